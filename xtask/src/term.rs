@@ -1,0 +1,113 @@
+//! What is said while something happens, all of it on stderr: progress, echoed commands, warnings, colour.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// When to use colour, as asked for on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How much to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// The user's terminal, as far as progress goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    level: Level,
+    color: bool,
+    live: bool,
+}
+
+impl Term {
+    /// The terminal that stderr is, with the wishes of the command line.
+    pub fn new(quiet: bool, verbose: bool, color: Color) -> Self {
+        let live = std::io::stderr().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => live && !no_color,
+        };
+        let level = match (quiet, verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Normal,
+        };
+        Self { level, color, live }
+    }
+
+    /// Says nothing at all; for tests.
+    pub fn silent() -> Self {
+        Self { level: Level::Quiet, color: false, live: false }
+    }
+
+    fn say(self, least: Level, style: &str, label: &str, text: &str) {
+        if self.level < least {
+            return;
+        }
+        let label = self.paint(style, label);
+        // Nobody is left to read it when stderr is gone; the work goes on.
+        let _ = writeln!(std::io::stderr().lock(), "{label}{text}");
+    }
+
+    /// A text in a style (an SGR parameter), or as it is where colour is off.
+    pub fn paint(self, style: &str, text: &str) -> String {
+        if self.color && !text.is_empty() { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// One thing that was done or is being done.
+    pub fn step(self, text: &str) {
+        self.say(Level::Normal, "32", "", text);
+    }
+
+    /// Something to know although nothing failed.
+    pub fn warn(self, text: &str) {
+        self.say(Level::Quiet, "33", "warning: ", text);
+    }
+
+    /// The last word of a run that failed.
+    pub fn error(self, text: &str, fix: Option<&str>) {
+        self.say(Level::Quiet, "31", "error: ", text);
+        if let Some(fix) = fix {
+            self.say(Level::Quiet, "36", "fix: ", fix);
+        }
+    }
+
+    /// A command that a user should see, as it can be pasted.
+    pub fn command(self, shell: &str) {
+        self.say(Level::Normal, "2", "$ ", shell);
+    }
+
+    /// A command that only `-v` shows.
+    pub fn command_verbose(self, shell: &str) {
+        self.say(Level::Verbose, "2", "$ ", shell);
+    }
+
+    /// A line that moves while something is awaited; it is gone when dropped. Hidden where stderr is no terminal.
+    pub fn waiting(self, text: impl Into<String>) -> ProgressBar {
+        if !self.live || self.level == Level::Quiet {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new_spinner().with_message(text.into());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    }
+}
