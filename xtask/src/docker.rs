@@ -15,6 +15,9 @@ pub const LABEL_HOST: &str = "talos-cache.host";
 /// The label that holds which run created a container, so that a run can take back what it made.
 pub const LABEL_RUN: &str = "talos-cache.run";
 
+/// The label that holds how it serves: `proxy` or `offline`.
+pub const LABEL_MODE: &str = "talos-cache.mode";
+
 const STORE: &str = "/var/lib/registry";
 const REMOTE: &str = "REGISTRY_PROXY_REMOTEURL";
 /// The registry's own port, inside of the container.
@@ -99,8 +102,46 @@ pub fn remove_volumes(names: &[String]) -> Cmd {
     docker(Cmd::write("docker"), &["volume", "rm"]).args(names)
 }
 
+/// How a registry serves its volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// As a pull-through cache of its upstream.
+    Proxy,
+    /// As a plain read-only registry: what is cached, without asking anyone.
+    Offline,
+}
+
+impl Mode {
+    /// The word for it, as the label has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// Starts the registry a second time inside of a running container, as a proxy on a port that nobody asks.
+///
+/// It is the very check that a proxy makes of its upstream when it starts, from the same network and with the same
+/// trust: it listens when the upstream answered, and panics when it did not. It ends by itself after five seconds.
+pub fn probe_upstream(mirror: &Mirror) -> Cmd {
+    let serve = "for c in /etc/distribution/config.yml /etc/docker/registry/config.yml; do \
+                 [ ! -f $c ] || exec timeout 5 registry serve $c; done";
+    docker(Cmd::read("docker"), &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)])
+        .args(["--env", "REGISTRY_HTTP_ADDR=127.0.0.1:5999", "--env", "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:5998"])
+        .args(["--env", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/tmp/upstream-probe", &mirror.name])
+        .args(["sh", "-c", serve])
+}
+
+/// Whether a line of [`probe_upstream`] says that the upstream answered.
+pub fn upstream_answered(line: &str) -> bool {
+    line.contains("msg=\"listening on ")
+}
+
 /// Creates and starts a proxy: the guide's command, with a named volume, a bound on its log and safe settings.
-pub fn run(mirror: &Mirror, prefix: &str, bind: &Bind, run: &str) -> Cmd {
+pub fn run(mirror: &Mirror, mode: Mode, prefix: &str, bind: &Bind, run: &str) -> Cmd {
     let host_port = match bind {
         Bind::All => format!("{}:5000", mirror.port),
         Bind::Address(address) if address.is_ipv6() => format!("[{address}]:{}:5000", mirror.port),
@@ -110,15 +151,19 @@ pub fn run(mirror: &Mirror, prefix: &str, bind: &Bind, run: &str) -> Cmd {
     docker(Cmd::write("docker"), &["run", "--detach", "--restart", "always", "--name", &mirror.name])
         .args(["--publish", &host_port, "--mount", &mount])
         .args(["--label", &format!("{LABEL_PREFIX}={prefix}"), "--label", &format!("{LABEL_HOST}={}", mirror.host)])
-        .args(["--label", &format!("{LABEL_RUN}={run}")])
+        .args(["--label", &format!("{LABEL_RUN}={run}"), "--label", &format!("{LABEL_MODE}={}", mode.word())])
         .args(["--log-driver", "json-file", "--log-opt", "max-size=16m", "--log-opt", "max-file=4"])
-        .args(environment(mirror).into_iter().flat_map(|variable| ["--env".to_owned(), variable]))
+        .args(environment(mirror, mode).into_iter().flat_map(|variable| ["--env".to_owned(), variable]))
         .arg(&mirror.image)
 }
 
-fn environment(mirror: &Mirror) -> Vec<String> {
-    let remote = format!("{REMOTE}={}", mirror.upstream);
-    std::iter::once(remote).chain(SAFE.iter().map(|&variable| variable.to_owned())).collect()
+fn environment(mirror: &Mirror, mode: Mode) -> Vec<String> {
+    // A read-only registry is told so by this one form: the other spellings make every version panic.
+    let mode = match mode {
+        Mode::Proxy => format!("{REMOTE}={}", mirror.upstream),
+        Mode::Offline => "REGISTRY_STORAGE_MAINTENANCE_READONLY={\"enabled\":true}".to_owned(),
+    };
+    std::iter::once(mode).chain(SAFE.iter().map(|&variable| variable.to_owned())).collect()
 }
 
 /// A container as the engine describes it, as far as it matters here.
@@ -211,6 +256,11 @@ impl Container {
         variables.iter().find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
     }
 
+    /// How it serves, by its label; what carries none is a proxy.
+    pub fn mode(&self) -> Mode {
+        if self.label(LABEL_MODE) == Some(Mode::Offline.word()) { Mode::Offline } else { Mode::Proxy }
+    }
+
     /// What differs from the wish, each as one phrase; empty when it is as wished.
     ///
     /// Only what a proxy needs is compared, never the whole inspect output: image defaults are not drift.
@@ -234,7 +284,9 @@ impl Container {
             }
         };
         compare("image", self.image(), &mirror.image);
-        compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
+        if self.mode() == Mode::Proxy {
+            compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
+        }
         compare("published port", &self.published(), &wanted_binding(mirror, bind));
         drift
     }
@@ -284,7 +336,7 @@ mod tests {
 
     fn container(change: impl Fn(&mut serde_json::Value)) -> Container {
         let mut env: Vec<String> = vec!["PATH=/bin".into()];
-        env.extend(environment(&mirror()));
+        env.extend(environment(&mirror(), Mode::Proxy));
         let mut value = json!([{
             "Id": "abc", "Name": "/registry-docker.io",
             "State": {"Status": "running", "Running": true, "Error": ""},
@@ -327,7 +379,7 @@ mod tests {
 
     #[test]
     fn the_command_is_the_guides_with_a_named_volume() {
-        let shell = run(&mirror(), "registry-", &Bind::All, "r1").shell();
+        let shell = run(&mirror(), Mode::Proxy, "registry-", &Bind::All, "r1").shell();
         for part in [
             "docker run --detach --restart always --name registry-docker.io --publish 5000:5000 ",
             "src=registry-docker.io,dst=/var/lib/registry",

@@ -1,1 +1,59 @@
-fn main(){}
+//! Parse, resolve, dispatch; the only exit of the program.
+
+use std::process::ExitCode;
+
+use camino::Utf8Path;
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+use xtask::app::{self, App};
+use xtask::cli::{Cli, Task};
+use xtask::config::{Config, Overrides};
+use xtask::error::Result;
+use xtask::exec::{Interrupt, Processes};
+use xtask::term::Term;
+use xtask::{cache, ci, onboard, report};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let term = Term::new(cli.global.quiet, cli.global.verbose, cli.global.color);
+    match run(&cli, term) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            term.error(&error.to_string(), error.fix());
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn run(cli: &Cli, term: Term) -> Result<()> {
+    if let Task::Completions { shell } = &cli.task {
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut Cli::command(), "cargo-xtask", &mut script);
+        return app::write(&String::from_utf8_lossy(&script));
+    }
+    let overrides = Overrides { file: cli.global.config.clone(), preset: cli.global.preset };
+    let app = App {
+        processes: Processes::new(Interrupt::install()?, term),
+        term,
+        config: Config::load(workspace_root(), &overrides)?,
+        dry_run: cli.global.dry_run,
+        json: cli.global.json,
+    };
+    match &cli.task {
+        Task::Onboard { yes, up } => onboard::onboard(&app, *yes, up),
+        Task::CacheUp { hosts, up } => cache::up(&app, hosts, up),
+        Task::CacheDown { hosts } => cache::down(&app, hosts),
+        Task::CacheClean { hosts, keep_cache } => cache::clean(&app, hosts, *keep_cache),
+        Task::CacheStatus { hosts } => cache::status(&app, hosts),
+        Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
+        Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),
+        Task::Ci => ci::ci(&app),
+        Task::Completions { .. } => Ok(()),
+    }
+}
+
+/// The folder above this crate: where `cache.toml` is, from whatever folder the task was called.
+fn workspace_root() -> &'static Utf8Path {
+    let crate_folder = Utf8Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_folder.parent().unwrap_or(crate_folder)
+}

@@ -1,0 +1,43 @@
+//! What every task is given, and the one way to write to stdout.
+
+use std::io::Write;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::exec::Processes;
+use crate::term::Term;
+
+/// What every task is given.
+pub struct App {
+    /// Starts commands.
+    pub processes: Processes,
+    /// Where progress is said.
+    pub term: Term,
+    /// The settings in force.
+    pub config: Config,
+    /// Whether to change nothing.
+    pub dry_run: bool,
+    /// Whether stdout is for a program.
+    pub json: bool,
+}
+
+impl App {
+    /// Prints the answer, as text or as JSON.
+    ///
+    /// # Errors
+    /// Stdout cannot be written to.
+    pub fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) -> Result<()> {
+        write(&if self.json { format!("{:#}\n", json()) } else { text() })
+    }
+}
+
+/// Writes to stdout. A reader that has gone (`| head`) has had enough, which is no error.
+///
+/// # Errors
+/// Stdout cannot be written to.
+pub fn write(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write to stdout")(error)),
+        _ => Ok(()),
+    }
+}

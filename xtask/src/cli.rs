@@ -1,0 +1,116 @@
+//! The command line, as clap types without logic.
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Preset;
+use crate::term::Color;
+
+/// Pull-through caches for local Talos clusters.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = true)]
+pub struct Cli {
+    /// What is asked of every task.
+    #[command(flatten)]
+    pub global: Global,
+    /// The task.
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+/// What is asked of every task.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Settings to use instead of cache.toml at the workspace root
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<Utf8PathBuf>,
+    /// The set of mirrors to start from
+    #[arg(long, global = true, value_enum)]
+    pub preset: Option<Preset>,
+    /// Print what would be done, and do nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Print JSON on stdout (status, config, plan, result)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Echo every command that is run
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Say nothing but warnings, errors and what was asked for
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// The tasks.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Make sure of an engine and of the registry image, and bring the caches up
+    Onboard {
+        /// Do not ask before installing or starting anything
+        #[arg(long)]
+        yes: bool,
+        /// How the caches are brought up
+        #[command(flatten)]
+        up: Up,
+    },
+    /// Bring a caching proxy up for each upstream
+    CacheUp {
+        /// Hosts to bring up; all that are configured when none is named
+        hosts: Vec<String>,
+        /// How they are brought up
+        #[command(flatten)]
+        up: Up,
+    },
+    /// Stop the proxies; what they cached stays
+    CacheDown {
+        /// Hosts to stop; all when none is named
+        hosts: Vec<String>,
+    },
+    /// Remove the proxies and what they cached
+    CacheClean {
+        /// Hosts to remove; all when none is named
+        hosts: Vec<String>,
+        /// Remove the containers alone, and keep what they cached
+        #[arg(long)]
+        keep_cache: bool,
+    },
+    /// Show each proxy; ends with 3 when one that is configured is not healthy
+    CacheStatus {
+        /// Hosts to show; all when none is named
+        hosts: Vec<String>,
+    },
+    /// Show what the proxies log, each line with its host in front
+    CacheLogs {
+        /// Hosts to show; all when none is named
+        hosts: Vec<String>,
+        /// Go on until Ctrl-C
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines to begin with, for each proxy
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        tail: u32,
+    },
+    /// Show the settings in force
+    Config,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Get what the tests need, then check format, lints and all tests
+    Ci,
+}
+
+/// How proxies are brought up.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// How long all proxies together may take to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+    /// A registry image as `docker save` writes it, for when none can be pulled
+    #[arg(long, value_name = "FILE")]
+    pub image_archive: Option<Utf8PathBuf>,
+}

@@ -1,0 +1,133 @@
+//! The registry image: there already, pulled, loaded from an archive, or assembled from Debian's package.
+
+use std::collections::BTreeSet;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::error::{Error, Result};
+use crate::exec::{Cmd, Runner};
+use crate::term::Term;
+use crate::tool::Tool;
+
+const ENTRYPOINT: &str = r#"#!/bin/sh
+set -e
+case "$1" in
+    *.yaml|*.yml) set -- registry serve "$@" ;;
+    serve|garbage-collect|help|-*) set -- registry "$@" ;;
+esac
+exec "$@"
+"#;
+
+/// The configuration that an image of registry 2 brings: what a proxy needs comes by its environment.
+const SETTINGS: &str = "version: 0.1
+log:
+  fields:
+    service: registry
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: /var/lib/registry
+http:
+  addr: :5000
+  headers:
+    X-Content-Type-Options: [nosniff]
+";
+
+/// Makes sure of every image named, and says in one line how each came.
+///
+/// # Errors
+/// One is not here, cannot be pulled, is in no archive, and cannot be assembled on this system.
+pub fn ensure(runner: &dyn Runner, term: Term, images: &BTreeSet<&str>, archive: Option<&Utf8Path>) -> Result<()> {
+    let absent = |image: &str| -> Result<bool> {
+        let cmd = Cmd::read("docker").args(["image", "ls", "--quiet", "--no-trunc"]).arg(image);
+        let output = crate::observe::engine_answer(&cmd, runner.run(&cmd)?)?;
+        Ok(output.text().trim().is_empty())
+    };
+    for &image in images {
+        if !absent(image)? {
+            continue;
+        }
+        let bar = term.waiting(format!("pulling {image}"));
+        let pull = Cmd::write("docker").args(["pull", "--quiet", image]);
+        let pulled = runner.run(&pull)?;
+        drop(bar);
+        if pulled.ok() {
+            term.step(&format!("image {image}: pulled"));
+            continue;
+        }
+        let reason = pulled.tail(1).join(" ");
+        if let Some(archive) = archive {
+            let load = Cmd::write("docker").args(["load", "--quiet", "--input", archive.as_str()]);
+            runner.run(&load)?.checked(&load, "name an archive as `docker save` writes it")?;
+            if absent(image)? {
+                return Err(Error::Usage {
+                    problem: format!("{archive} holds no image tagged {image}"),
+                    fix: format!("write it with `docker save --output FILE {image}`"),
+                });
+            }
+            term.step(&format!("image {image}: loaded from {archive} (pull failed: {reason})"));
+            continue;
+        }
+        let made_from = assemble(runner, image, &reason)?;
+        term.step(&format!("image {image}: assembled from {made_from} (pull failed: {reason})"));
+    }
+    Ok(())
+}
+
+fn assemble(runner: &dyn Runner, image: &str, reason: &str) -> Result<String> {
+    let refuse = |why: &str| Error::Tool {
+        problem: format!("image {image} cannot be pulled ({reason}), and {why}"),
+        fix: format!("on a machine with a network `docker save --output FILE {image}`, then pass --image-archive FILE"),
+    };
+    if [Tool::AptGet, Tool::Dpkg, Tool::Ldd].iter().any(|tool| tool.path().is_none()) {
+        return Err(refuse("this system has no apt to assemble one from"));
+    }
+    if image.rsplit_once(':').is_some_and(|(_, tag)| tag == "latest" || tag.starts_with('3')) {
+        return Err(refuse("the distribution's package is a registry 2"));
+    }
+    let scratch = scratch(runner)?;
+    let result = assemble_in(runner, image, &scratch);
+    let _ = std::fs::remove_dir_all(&scratch);
+    result
+}
+
+fn scratch(runner: &dyn Runner) -> Result<Utf8PathBuf> {
+    let cmd = Cmd::write("mktemp").args(["-d", "-t", "talos-cache-image.XXXXXX"]);
+    Ok(runner.run(&cmd)?.checked(&cmd, "make room in the folder for temporary files")?.text().trim().into())
+}
+
+fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<String> {
+    let fix = "run `apt-get update`, or pass --image-archive FILE";
+    let sh = |script: &str| -> Result<String> {
+        let cmd = Cmd::write("sh").args(["-euc", script, "sh", scratch.as_str()]);
+        Ok(runner.run(&cmd)?.checked(&cmd, fix)?.text())
+    };
+    // Fetched and unpacked, never installed: Debian's package would start a registry of its own on port 5000.
+    sh("cd \"$1\"; mkdir -p root/bin root/etc/ssl/certs root/etc/docker/registry root/var/lib/registry root/tmp
+        apt-get download --quiet docker-registry busybox-static ca-certificates >&2
+        for deb in *.deb; do dpkg-deb -x \"$deb\" \"${deb%%_*}\"; done")?;
+    let version = sh("cd \"$1\"; dpkg-deb -f docker-registry_*.deb Version")?.trim().to_owned();
+    sh("cd \"$1\"; install -m 755 docker-registry/usr/bin/docker-registry root/bin/registry
+        install -m 755 busybox-static/bin/busybox root/bin/busybox 2>/dev/null ||
+            install -m 755 busybox-static/usr/bin/busybox root/bin/busybox
+        for applet in $(root/bin/busybox --list); do [ -e root/bin/$applet ] || ln -s busybox root/bin/$applet; done
+        find ca-certificates -name '*.crt' -exec cat {} + >root/etc/ssl/certs/ca-certificates.crt
+        for lib in $(ldd root/bin/registry | grep -o '/[^ ]*'); do
+            mkdir -p \"root${lib%/*}\"; cp -L \"$lib\" \"root$lib\"; done")?;
+    for (path, text) in [("entrypoint.sh", ENTRYPOINT), ("etc/docker/registry/config.yml", SETTINGS)] {
+        let path = scratch.join("root").join(path);
+        std::fs::write(&path, text).map_err(Error::io(format!("write {path}")))?;
+    }
+    sh("cd \"$1/root\"; chmod 755 entrypoint.sh; chmod 1777 tmp
+        tar --owner=0 --group=0 --numeric-owner -cf ../image.tar .")?;
+    let made_from = format!("docker-registry {version} of the distribution");
+    let import = Cmd::write("docker")
+        .args(["import", "--change", r#"ENTRYPOINT ["/entrypoint.sh"]"#])
+        .args(["--change", r#"CMD ["/etc/docker/registry/config.yml"]"#, "--change", "EXPOSE 5000"])
+        .args(["--change", "VOLUME /var/lib/registry", "--change", "ENV PATH=/bin"])
+        .args(["--change", &format!("LABEL talos-cache.image=\"assembled from {made_from}\"")])
+        .args([scratch.join("image.tar").as_str(), image]);
+    runner.run(&import)?.checked(&import, "see what the engine says of it")?;
+    Ok(made_from)
+}
