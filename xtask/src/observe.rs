@@ -29,11 +29,19 @@ pub struct Look<'a> {
 /// # Errors
 /// The engine does not answer; that is never taken for "nothing is there".
 pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
-    let names: Vec<String> = look.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
+    let names: Vec<String> = look
+        .mirrors
+        .iter()
+        .map(|mirror| mirror.name.clone())
+        .collect();
     let (list, inspect) = std::thread::scope(|scope| {
         let list = scope.spawn(|| runner.run(&docker::list()));
         let inspect = runner.run(&docker::inspect(&names));
-        (list.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), inspect)
+        (
+            list.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            inspect,
+        )
     });
     let listing = engine_answer(&docker::list(), list?)?.text();
     let containers: BTreeMap<String, Container> = docker::containers(&inspect?.stdout)?
@@ -42,7 +50,12 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
         .collect();
     let holders = holders(look, &containers, &listing);
     let details = details(runner, look, &containers)?;
-    Ok(Observed { containers, holders, waited: look.waited.clone(), ..details })
+    Ok(Observed {
+        containers,
+        holders,
+        waited: look.waited.clone(),
+        ..details
+    })
 }
 
 /// The answer of a command that only fails when the engine does.
@@ -66,11 +79,16 @@ pub fn each<T: Send>(mirrors: &[&Mirror], work: impl Fn(&Mirror) -> T + Sync) ->
         for mirror in mirrors {
             scope.spawn(|| {
                 let result = work(mirror);
-                found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((mirror.host.clone(), result));
+                found
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push((mirror.host.clone(), result));
             });
         }
     });
-    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    found
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[derive(Default)]
@@ -80,10 +98,20 @@ struct Detail {
     crash: Option<Vec<String>>,
 }
 
-fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Container>) -> Result<Observed> {
-    let there: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| containers.contains_key(&mirror.name)).collect();
+fn details(
+    runner: &dyn Runner,
+    look: &Look,
+    containers: &BTreeMap<String, Container>,
+) -> Result<Observed> {
+    let there: Vec<&Mirror> = look
+        .mirrors
+        .iter()
+        .filter(|mirror| containers.contains_key(&mirror.name))
+        .collect();
     let mut observed = Observed::default();
-    for (host, detail) in each(&there, |mirror| detail(runner, look.config, mirror, &containers[&mirror.name])) {
+    for (host, detail) in each(&there, |mirror| {
+        detail(runner, look.config, mirror, &containers[&mirror.name])
+    }) {
         let detail = detail?;
         if detail.answers {
             observed.answering.insert(host.clone());
@@ -98,7 +126,12 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
     Ok(observed)
 }
 
-fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Container) -> Result<Detail> {
+fn detail(
+    runner: &dyn Runner,
+    config: &Config,
+    mirror: &Mirror,
+    container: &Container,
+) -> Result<Detail> {
     let mut detail = Detail::default();
     match container.state.status.as_str() {
         "running" => {
@@ -121,16 +154,23 @@ fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Con
 }
 
 /// Who holds the ports of the mirrors that do not run: another container, or a process.
-fn holders(look: &Look, containers: &BTreeMap<String, Container>, listing: &str) -> BTreeMap<u16, String> {
+fn holders(
+    look: &Look,
+    containers: &BTreeMap<String, Container>,
+    listing: &str,
+) -> BTreeMap<u16, String> {
     let mut holders = BTreeMap::new();
     for mirror in look.mirrors {
-        let status = containers.get(&mirror.name).map(|container| container.state.status.as_str());
+        let status = containers
+            .get(&mirror.name)
+            .map(|container| container.state.status.as_str());
         if matches!(status, Some("running" | "paused" | "restarting")) {
             continue;
         }
         let by_container = listing.lines().find_map(|line| {
             let (name, ports) = line.split_once('\t')?;
-            (name != mirror.name && docker::host_ports(ports).contains(&mirror.port)).then(|| format!("container {name}"))
+            (name != mirror.name && docker::host_ports(ports).contains(&mirror.port))
+                .then(|| format!("container {name}"))
         });
         if let Some(holder) = by_container.or_else(|| process(&look.config.bind, mirror.port)) {
             holders.insert(mirror.port, holder);
@@ -164,7 +204,10 @@ pub fn ours(runner: &dyn Runner, prefix: &str) -> Result<(Vec<String>, Vec<Strin
         let output = engine_answer(&cmd, runner.run(&cmd)?)?;
         Ok(output.text().lines().map(str::to_owned).collect())
     };
-    Ok((names(docker::our_containers(prefix))?, names(docker::our_volumes(prefix))?))
+    Ok((
+        names(docker::our_containers(prefix))?,
+        names(docker::our_volumes(prefix))?,
+    ))
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.

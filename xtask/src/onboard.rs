@@ -14,9 +14,14 @@ use crate::{app, cache, engine};
 pub fn onboard(app: &App, yes: bool, up: &Up) -> Result<()> {
     let needs = engine::needs(&app.processes)?;
     if !needs.is_empty() {
-        let list: String = needs.iter().map(|need| format!("  {}\n", need.line())).collect();
+        let list: String = needs
+            .iter()
+            .map(|need| format!("  {}\n", need.line()))
+            .collect();
         if app.dry_run {
-            return app::write(&format!("would do, before the caches are brought up:\n{list}"));
+            return app::write(&format!(
+                "would do, before the caches are brought up:\n{list}"
+            ));
         }
         if !yes && !agreed(app, &list)? {
             return Err(Error::Usage {
@@ -34,12 +39,17 @@ pub fn onboard(app: &App, yes: bool, up: &Up) -> Result<()> {
 }
 
 fn agreed(app: &App, list: &str) -> Result<bool> {
-    app.term.warn(&format!("there is no engine that answers; this would\n{list}"));
+    app.term.warn(&format!(
+        "there is no engine that answers; this would\n{list}"
+    ));
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
     app.term.step("go on? [y/N]");
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(Error::io("read the answer"))?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(Error::io("read the answer"))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -10,7 +10,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Where a mirror answers from this host, as `ADDRESS:PORT`.
 pub fn address(mirror: &Mirror, bind: &Bind) -> String {
     match bind {
-        Bind::Address(IpAddr::V6(address)) if !address.is_unspecified() => format!("[{address}]:{}", mirror.port),
+        Bind::Address(IpAddr::V6(address)) if !address.is_unspecified() => {
+            format!("[{address}]:{}", mirror.port)
+        }
         Bind::Address(address) if !address.is_unspecified() => format!("{address}:{}", mirror.port),
         _ => format!("127.0.0.1:{}", mirror.port),
     }
@@ -18,15 +20,24 @@ pub fn address(mirror: &Mirror, bind: &Bind) -> String {
 
 /// Whether a registry answers `/v2/` at an address, within two seconds.
 pub fn answers(address: &str) -> bool {
-    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build();
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .proxy(None)
+        .build();
     let agent = ureq::Agent::new_with_config(config);
-    agent.get(format!("http://{address}/v2/")).call().is_ok_and(|response| response.status() == 200)
+    agent
+        .get(format!("http://{address}/v2/"))
+        .call()
+        .is_ok_and(|response| response.status() == 200)
 }
 
 /// What a registry said when it ended: its panic without the stack, or else its last lines.
 pub fn last_words(log: &str) -> Vec<String> {
     let panic = log.lines().rfind(|line| line.starts_with("panic: "));
-    panic.map_or_else(|| crate::exec::tail(log, 6), |panic| vec![panic.trim_end().to_owned()])
+    panic.map_or_else(
+        || crate::exec::tail(log, 6),
+        |panic| vec![panic.trim_end().to_owned()],
+    )
 }
 
 #[cfg(test)]
@@ -37,7 +48,10 @@ mod tests {
     fn a_panic_is_told_without_its_stack() {
         let log = "level=info msg=x\npanic: one\n\ngoroutine 1 [running]:\nmain.main()\npanic: two\n\ngoroutine 1:\n";
         assert_eq!(last_words(log), ["panic: two"]);
-        assert_eq!(last_words("a\nconfiguration error: b\n"), ["a", "configuration error: b"]);
+        assert_eq!(
+            last_words("a\nconfiguration error: b\n"),
+            ["a", "configuration error: b"]
+        );
     }
     use std::io::{Read, Write};
 
@@ -55,8 +69,12 @@ mod tests {
 
     #[test]
     fn only_a_200_is_an_answer() {
-        assert!(answers(&serve_once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")));
-        assert!(!answers(&serve_once("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")));
+        assert!(answers(&serve_once(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        )));
+        assert!(!answers(&serve_once(
+            "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+        )));
         assert!(!answers("127.0.0.1:1"));
     }
 }

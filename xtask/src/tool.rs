@@ -43,8 +43,12 @@ impl Tool {
 
     fn fix(self) -> &'static str {
         match self {
-            Self::Docker => "cargo xtask onboard, or install it: https://docs.docker.com/engine/install/",
-            Self::Ctr | Self::Containerd => "install containerd (Debian and Ubuntu: apt-get install containerd)",
+            Self::Docker => {
+                "cargo xtask onboard, or install it: https://docs.docker.com/engine/install/"
+            }
+            Self::Ctr | Self::Containerd => {
+                "install containerd (Debian and Ubuntu: apt-get install containerd)"
+            }
             Self::Dockerd => "install the engine: https://docs.docker.com/engine/install/",
             Self::AptGet | Self::Dpkg | Self::Ldd => "this needs Debian or Ubuntu",
             Self::Sudo => "run this as root, or install sudo",
@@ -54,7 +58,9 @@ impl Tool {
 
     /// Where it is on `PATH`, if it is.
     pub fn path(self) -> Option<String> {
-        which::which(self.name()).ok().and_then(|path| path.into_os_string().into_string().ok())
+        which::which(self.name())
+            .ok()
+            .and_then(|path| path.into_os_string().into_string().ok())
     }
 
     /// Its name, once it is known to be on `PATH`.
@@ -93,7 +99,9 @@ pub fn check_engine(api: &str, release: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Tool {
-        problem: format!("the Docker engine is too old: {release} (API {api}); Docker 18.03 (API 1.37) is the oldest that will do"),
+        problem: format!(
+            "the Docker engine is too old: {release} (API {api}); Docker 18.03 (API 1.37) is the oldest that will do"
+        ),
         fix: "install a newer engine: https://docs.docker.com/engine/install/".to_owned(),
     })
 }

@@ -1,0 +1,131 @@
+//! The built program from outside, without an engine: what it prints and how it ends.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use support::{Run, write_program, xtask};
+use xshell::Shell;
+
+fn run(args: &[&str], vars: &[(&str, &str)]) -> Run {
+    let sh = Shell::new().unwrap();
+    for (name, value) in vars {
+        sh.set_var(name, value);
+    }
+    xtask(&sh, args)
+}
+
+#[test]
+fn a_wrong_flag_is_a_usage_error() {
+    let run = run(&["cache-up", "--nonsense"], &[]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("--nonsense"), "{run:?}");
+}
+
+#[test]
+fn a_host_that_is_not_configured_names_those_that_are() {
+    let run = run(&["--color", "never", "cache-status", "docker.example"], &[]);
+    assert_eq!(run.code, Some(2));
+    assert!(
+        run.stderr.starts_with(
+            "error: no mirror is configured for \"docker.example\"\nfix: name one of docker.io, "
+        ),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_broken_file_of_settings_names_file_line_and_fix() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let file = dir.path().join("cache.toml");
+    std::fs::write(
+        &file,
+        "preset = \"guide\"\n[mirrors.\"docker.io\"]\nport = 5001\n",
+    )
+    .unwrap();
+    let run = run(&["--config", file.to_str().unwrap(), "config"], &[]);
+    assert_eq!(run.code, Some(2));
+    let expected = format!(
+        "error: {}:3: docker.io and k8s.gcr.io are both on port 5001\nfix: give one of them another port\n",
+        file.display()
+    );
+    assert_eq!(run.stderr, expected);
+}
+
+#[test]
+fn no_docker_on_path_says_how_to_get_it() {
+    let run = run(&["cache-up"], &[("PATH", "/nonexistent")]);
+    assert_eq!(run.code, Some(1));
+    assert!(
+        run.stderr
+            .starts_with("error: docker is not on PATH\nfix: cargo xtask onboard"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn an_engine_that_is_down_is_never_nothing_there() {
+    for task in [
+        "cache-up",
+        "cache-down",
+        "cache-clean",
+        "cache-status",
+        "cache-logs",
+    ] {
+        let run = run(&[task], &[("DOCKER_HOST", "unix:///nonexistent.sock")]);
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stderr.contains("fix: start the engine"), "{run:?}");
+        assert_eq!(run.stdout, "");
+    }
+}
+
+#[test]
+fn an_engine_older_than_18_03_is_refused_before_anything_is_created() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let asked = dir.path().join("asked");
+    let script = format!(
+        "#!/bin/sh\necho \"$*\" >>{}\ncase \"$1 $2\" in\n'container inspect') echo '[]'; exit 1 ;;\n'version --format') echo '1.35 17.12.1-ce' ;;\nesac\n",
+        asked.display()
+    );
+    write_program(dir.path(), "docker", &script);
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let file = dir.path().join("cache.toml");
+    std::fs::write(&file, "[mirrors.\"docker.io\"]\nport = 45999\n").unwrap();
+    let run = run(
+        &["--config", file.to_str().unwrap(), "cache-up", "docker.io"],
+        &[("PATH", &path)],
+    );
+    assert_eq!(run.code, Some(1));
+    assert!(
+        run.stderr
+            .contains("the Docker engine is too old: 17.12.1-ce (API 1.35)"),
+        "{run:?}"
+    );
+    let asked = std::fs::read_to_string(asked).unwrap();
+    assert!(
+        !asked
+            .lines()
+            .any(|line| line.starts_with("run ") || line.starts_with("pull ")),
+        "{asked}"
+    );
+}
+
+#[test]
+fn settings_in_force_are_printed_as_text_and_as_json() {
+    let text = run(&["--preset", "guide", "config"], &[]).stdout;
+    assert!(
+        text.contains("quay.io      5002  registry:2.5  https://quay.io\n"),
+        "{text}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["--json", "config"], &[]).stdout).unwrap();
+    assert_eq!(json["mirrors"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn completions_are_a_script() {
+    assert!(
+        run(&["completions", "bash"], &[])
+            .stdout
+            .contains("cache-up")
+    );
+}
