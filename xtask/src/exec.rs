@@ -253,17 +253,33 @@ impl Processes {
     }
 
     /// Runs a command on this terminal: it may ask for a password or show its own progress, and gets Ctrl-C itself.
+    /// What it writes goes to stderr, so that whoever reads `--json` finds nothing else on stdout.
     ///
     /// # Errors
     /// The program cannot be started.
     pub fn attached(&self, cmd: &Cmd) -> Result<Output> {
+        self.foreground(cmd, &cmd.expression().stdout_to_stderr())
+    }
+
+    /// The same for a command whose output is the answer of the task.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn answering(&self, cmd: &Cmd) -> Result<Output> {
+        self.foreground(cmd, &cmd.expression())
+    }
+
+    fn foreground(&self, cmd: &Cmd, expression: &duct::Expression) -> Result<Output> {
         self.term.command(&cmd.shell());
-        // Its stdout is ours to keep clean: whoever reads `--json` must find nothing else there.
-        let output = cmd
-            .expression()
-            .stdout_to_stderr()
+        let output = expression
             .run()
             .map_err(Error::io(format!("start `{}`", cmd.program)))?;
+        if let Some(signal) = self.interrupt.signal() {
+            return Err(Error::Interrupted {
+                signal,
+                left: String::new(),
+            });
+        }
         Ok(Output {
             code: output.status.code(),
             ..Output::default()

@@ -173,9 +173,9 @@ fn what_is_foreign_blocks_everything_and_is_never_touched() {
     let holder = format!("port {} is held by process e2e", world.ports[1]);
     assert!(up.stderr.contains(&holder), "{up:?}");
     drop(held);
-    assert_eq!(world.left(), [name.clone()]);
+    assert_eq!(world.left(), [name.as_str()]);
     assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
-    assert_eq!(world.left(), [name.clone()]);
+    assert_eq!(world.left(), [name.as_str()]);
     cmd!(world.sh, "docker rm --volumes {name}")
         .quiet()
         .ignore_stdout()
