@@ -26,16 +26,8 @@ impl App {
     ///
     /// # Errors
     /// Stdout cannot be written to.
-    pub fn print(
-        &self,
-        text: impl FnOnce() -> String,
-        json: impl FnOnce() -> serde_json::Value,
-    ) -> Result<()> {
-        write(&if self.json {
-            format!("{:#}\n", json())
-        } else {
-            text()
-        })
+    pub fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) -> Result<()> {
+        write(&if self.json { format!("{:#}\n", json()) } else { text() })
     }
 }
 
@@ -45,9 +37,7 @@ impl App {
 /// Stdout cannot be written to.
 pub fn write(text: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write to stdout")(error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write to stdout")(error)),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! The cache tasks: up, down, clean, status, logs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::observe::{self, Look, each};
 use crate::plan::{Action, Observed};
 use crate::reconcile::Reconcile;
 use crate::tool::Tool;
+use crate::traffic::{self, Traffic};
 use crate::{image, registry, report};
 
 /// `cache-up`.
@@ -34,10 +35,7 @@ pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
         timeout: Duration::from_secs(up.timeout),
     };
     if app.dry_run {
-        let dry = Reconcile {
-            runner: &ReadOnly(&app.processes),
-            ..reconcile
-        };
+        let dry = Reconcile { runner: &ReadOnly(&app.processes), ..reconcile };
         let (plan, _) = dry.plan(&BTreeSet::new())?;
         if !plan.blockers.is_empty() {
             return Err(Error::Blocked(plan.blockers));
@@ -47,21 +45,10 @@ pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
     let done = reconcile.up(|plan| {
         observe::check_version(&app.processes)?;
         let creates = |host: &str| {
-            plan.steps.iter().any(|s| {
-                s.host == host && matches!(s.action, Action::Create(_) | Action::Replace(_))
-            })
+            plan.steps.iter().any(|s| s.host == host && matches!(s.action, Action::Create(_) | Action::Replace(_)))
         };
-        let images = mirrors
-            .iter()
-            .filter(|m| creates(&m.host))
-            .map(|m| m.image.as_str())
-            .collect();
-        image::ensure(
-            &app.processes,
-            app.term,
-            &images,
-            up.image_archive.as_deref(),
-        )
+        let images = mirrors.iter().filter(|m| creates(&m.host)).map(|m| m.image.as_str()).collect();
+        image::ensure(&app.processes, app.term, &images, up.image_archive.as_deref())
     })?;
     let offline = |mirror: &Mirror| mode(&done.observed, mirror) == Some(Mode::Offline);
     app.print(
@@ -71,22 +58,12 @@ pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
 }
 
 fn mode(observed: &Observed, mirror: &Mirror) -> Option<Mode> {
-    observed
-        .containers
-        .get(&mirror.name)
-        .map(docker::Container::mode)
+    observed.containers.get(&mirror.name).map(docker::Container::mode)
 }
 
 fn look(app: &App, mirrors: &[Mirror]) -> Result<Observed> {
     Tool::Docker.require()?;
-    observe::observe(
-        &app.processes,
-        &Look {
-            config: &app.config,
-            mirrors,
-            waited: &BTreeSet::new(),
-        },
-    )
+    observe::observe(&app.processes, &Look { config: &app.config, mirrors, waited: &BTreeSet::new() })
 }
 
 /// The mirrors' containers that are ours to stop or remove.
@@ -101,15 +78,9 @@ fn ours<'a>(app: &App, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mi
 /// Runs one command that changes something, or prints it where this is a dry run.
 fn change(app: &App, cmd: &Cmd) -> Result<()> {
     if app.dry_run {
-        return app.print(
-            || format!("would run {}\n", cmd.shell()),
-            || json!({ "would_run": cmd.shell() }),
-        );
+        return app.print(|| format!("would run {}\n", cmd.shell()), || json!({ "would_run": cmd.shell() }));
     }
-    app.processes
-        .run(cmd)?
-        .checked(cmd, "see what the engine says of it, then run this again")
-        .map(|_| ())
+    app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again").map(|_| ())
 }
 
 /// `cache-down`.
@@ -131,10 +102,7 @@ pub fn down(app: &App, hosts: &[String]) -> Result<()> {
     }
     change(app, &docker::stop(&names))?;
     if !app.dry_run {
-        app.term.step(&format!(
-            "stopped {}; what they cached is kept",
-            names.join(", ")
-        ));
+        app.term.step(&format!("stopped {}; what they cached is kept", names.join(", ")));
     }
     Ok(())
 }
@@ -146,10 +114,8 @@ pub fn down(app: &App, hosts: &[String]) -> Result<()> {
 pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
     let observed = look(app, &mirrors)?;
-    let mut containers: BTreeSet<String> = ours(app, &mirrors, &observed)
-        .into_iter()
-        .map(|mirror| mirror.name.clone())
-        .collect();
+    let mut containers: BTreeSet<String> =
+        ours(app, &mirrors, &observed).into_iter().map(|mirror| mirror.name.clone()).collect();
     let (labelled, mut volumes) = observe::ours(&app.processes, &app.config.prefix)?;
     if hosts.is_empty() {
         containers.extend(labelled);
@@ -176,51 +142,28 @@ pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
         return Ok(());
     }
     let freed = freed.map_or_else(|| "not measured: that needs root".to_owned(), report::bytes);
-    let kept = if keep_cache {
-        "what they cached is kept".to_owned()
-    } else {
-        format!("freed {freed}")
-    };
-    app.term.step(&format!(
-        "removed {} containers and {} volumes; {kept}",
-        containers.len(),
-        volumes.len()
-    ));
+    let kept = if keep_cache { "what they cached is kept".to_owned() } else { format!("freed {freed}") };
+    app.term.step(&format!("removed {} containers and {} volumes; {kept}", containers.len(), volumes.len()));
     Ok(())
 }
 
 /// A container made by hand has its cache in an anonymous volume, which would be an orphan without it.
-fn keeps_nothing_in_itself(
-    mirrors: &[Mirror],
-    observed: &Observed,
-    removed: &BTreeSet<String>,
-) -> Result<()> {
+fn keeps_nothing_in_itself(mirrors: &[Mirror], observed: &Observed, removed: &BTreeSet<String>) -> Result<()> {
     let by_hand = mirrors.iter().filter(|mirror| {
         let container = observed.containers.get(&mirror.name);
-        removed.contains(&mirror.name)
-            && container.is_some_and(|container| container.label(LABEL_PREFIX).is_none())
+        removed.contains(&mirror.name) && container.is_some_and(|container| container.label(LABEL_PREFIX).is_none())
     });
     let findings: Vec<Finding> = by_hand
         .map(|mirror| {
-            let problem = format!(
-                "{} was made by hand, and its cache would be lost with it",
-                mirror.name
-            );
+            let problem = format!("{} was made by hand, and its cache would be lost with it", mirror.name);
             Finding::new(
                 &mirror.host,
                 problem,
-                format!(
-                    "`cargo xtask cache-down {}` stops it and keeps all",
-                    mirror.host
-                ),
+                format!("`cargo xtask cache-down {}` stops it and keeps all", mirror.host),
             )
         })
         .collect();
-    if findings.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Blocked(findings))
-    }
+    if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
 }
 
 /// The bytes that volumes hold; `None` where their folders may not be read.
@@ -228,15 +171,9 @@ fn disk(runner: &dyn Runner, volumes: &[String]) -> Result<Option<u64>> {
     if volumes.is_empty() {
         return Ok(Some(0));
     }
-    let cmd = Cmd::read("docker")
-        .args(["volume", "inspect", "--format", "{{.Mountpoint}}"])
-        .args(volumes);
+    let cmd = Cmd::read("docker").args(["volume", "inspect", "--format", "{{.Mountpoint}}"]).args(volumes);
     let output = runner.run(&cmd)?;
-    Ok(output
-        .text()
-        .lines()
-        .map(|folder| folder_bytes(folder.as_ref()))
-        .sum())
+    Ok(output.text().lines().map(|folder| folder_bytes(folder.as_ref())).sum())
 }
 
 fn folder_bytes(folder: &std::path::Path) -> Option<u64> {
@@ -244,11 +181,7 @@ fn folder_bytes(folder: &std::path::Path) -> Option<u64> {
     for entry in std::fs::read_dir(folder).ok()? {
         let entry = entry.ok()?;
         let metadata = entry.metadata().ok()?;
-        total += if metadata.is_dir() {
-            folder_bytes(&entry.path())?
-        } else {
-            metadata.len()
-        };
+        total += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
     }
     Some(total)
 }
@@ -277,6 +210,40 @@ fn healthy(app: &App, mirror: &Mirror, observed: &Observed) -> bool {
         && container.is_some_and(|container| observe::is_ours(&app.config, mirror, container))
 }
 
+/// What each running proxy did since it was started, and the bytes on its volume, by host.
+fn figures(app: &App, mirrors: &[Mirror], observed: &Observed) -> Result<BTreeMap<String, Figures>> {
+    let there: Vec<&Mirror> = mirrors.iter().filter(|m| observed.containers.contains_key(&m.name)).collect();
+    let figures = each(&there, |mirror| -> Result<Figures> {
+        let container = &observed.containers[&mirror.name];
+        let disk = disk(&app.processes, std::slice::from_ref(&mirror.name))?;
+        if container.state.status != "running" {
+            return Ok(Figures { since: None, traffic: None, disk });
+        }
+        let since = container.state.started_at.clone();
+        let cmd = docker::logs_since(&mirror.name, &since);
+        let output = app.processes.run(&cmd)?;
+        // Where the log driver keeps nothing that could be read, there is nothing true to say.
+        let traffic = output.ok().then(|| {
+            let log = String::from_utf8_lossy(&output.stderr);
+            let vars = container.counters().and_then(|address| registry::debug_vars(&address));
+            traffic::sum(log.lines(), vars.as_ref().and_then(traffic::counters))
+        });
+        Ok(Figures { since: Some(since), traffic, disk })
+    });
+    figures.into_iter().map(|(host, figures)| Ok((host, figures?))).collect()
+}
+
+#[derive(serde::Serialize)]
+struct Figures {
+    /// When the proxy was last started: what the figures count from.
+    since: Option<String>,
+    #[serde(flatten)]
+    traffic: Option<Traffic>,
+    /// Bytes on its volume; null where they cannot be read.
+    #[serde(rename = "disk_bytes")]
+    disk: Option<u64>,
+}
+
 /// `cache-status`.
 ///
 /// # Errors
@@ -284,20 +251,18 @@ fn healthy(app: &App, mirror: &Mirror, observed: &Observed) -> bool {
 pub fn status(app: &App, hosts: &[String]) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
     let observed = look(app, &mirrors)?;
-    let rows = rows(app, &mirrors, &observed);
+    let figures = figures(app, &mirrors, &observed)?;
+    let mut rows = rows(app, &mirrors, &observed);
+    for (row, mirror) in rows.iter_mut().zip(&mirrors) {
+        row["figures"] = json!(figures.get(&mirror.host));
+    }
     app.print(|| table(&rows), || json!({ "proxies": rows }))?;
-    let ill: Vec<&str> = mirrors
-        .iter()
-        .filter(|m| !healthy(app, m, &observed))
-        .map(|mirror| mirror.host.as_str())
-        .collect();
+    let ill: Vec<&str> =
+        mirrors.iter().filter(|m| !healthy(app, m, &observed)).map(|mirror| mirror.host.as_str()).collect();
     if ill.is_empty() {
         return Ok(());
     }
-    Err(Error::Negative(format!(
-        "not healthy: {} (`cargo xtask cache-up` brings them up)",
-        ill.join(", ")
-    )))
+    Err(Error::Negative(format!("not healthy: {} (`cargo xtask cache-up` brings them up)", ill.join(", "))))
 }
 
 fn table(rows: &[serde_json::Value]) -> String {
@@ -305,29 +270,44 @@ fn table(rows: &[serde_json::Value]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
-        "HOST", "STATE", "HEALTH", "MODE", "ADDRESS", "UPSTREAM", "IMAGE",
+        "HOST",
+        "STATE",
+        "HEALTH",
+        "MODE",
+        "ADDRESS",
+        "IMAGE",
+        "REQUESTS",
+        "HITS",
+        "MISSES",
+        "TO CLIENTS",
+        "FROM UPSTREAM",
+        "DISK",
     ]);
     for row in rows {
-        let health = if row["healthy"] == true {
-            "healthy"
-        } else {
-            "unhealthy"
-        };
-        let made = row["image_made_from"]
-            .as_str()
-            .map(|made| format!(" ({made})"))
-            .unwrap_or_default();
+        let health = if row["healthy"] == true { "healthy" } else { "unhealthy" };
+        let figures = &row["figures"];
+        let count = |name: &str| figures[name].as_u64().map_or("-".to_owned(), |count| count.to_string());
+        let bytes = |name: &str| figures[name].as_u64().map_or("-".to_owned(), report::bytes);
         table.add_row([
             text(&row["host"]),
             text(&row["state"]),
             health.to_owned(),
             text(&row["mode"]),
             text(&row["address"]),
-            text(&row["upstream"]),
-            text(&row["image"]) + &made,
+            text(&row["image"]) + row["image_made_from"].as_str().map_or("", |_| " *"),
+            count("requests"),
+            count("hits"),
+            count("misses"),
+            bytes("bytes_to_clients"),
+            bytes("bytes_from_upstream"),
+            bytes("disk_bytes"),
         ]);
     }
-    table.trim_fmt() + "\n"
+    let made: BTreeSet<String> = rows
+        .iter()
+        .filter_map(|row| Some(format!("\n* {}: {}", row["image"].as_str()?, row["image_made_from"].as_str()?)))
+        .collect();
+    table.trim_fmt() + &made.into_iter().collect::<String>() + "\n"
 }
 
 /// `cache-logs`.
@@ -337,34 +317,18 @@ fn table(rows: &[serde_json::Value]) -> String {
 pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
     let observed = look(app, &mirrors)?;
-    let there: Vec<&Mirror> = mirrors
-        .iter()
-        .filter(|m| observed.containers.contains_key(&m.name))
-        .collect();
+    let there: Vec<&Mirror> = mirrors.iter().filter(|m| observed.containers.contains_key(&m.name)).collect();
     if there.is_empty() {
         let problem = "no proxy is there to show the log of".to_owned();
-        return Err(Error::Blocked(vec![Finding::new(
-            "cache-logs",
-            problem,
-            "cargo xtask cache-up",
-        )]));
+        return Err(Error::Blocked(vec![Finding::new("cache-logs", problem, "cargo xtask cache-up")]));
     }
-    let width = there
-        .iter()
-        .map(|mirror| mirror.host.len())
-        .max()
-        .unwrap_or(0);
+    let width = there.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
     let out = Mutex::new(std::io::stdout());
     let results = each(&there, |mirror| {
-        app.processes.lines(
-            &docker::follow(&mirror.name, &tail.to_string(), follow),
-            &mut |line| {
-                let mut out = out
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                writeln!(out, "{:width$} | {line}", mirror.host).is_ok()
-            },
-        )
+        app.processes.lines(&docker::follow(&mirror.name, &tail.to_string(), follow), &mut |line| {
+            let mut out = out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            writeln!(out, "{:width$} | {line}", mirror.host).is_ok()
+        })
     });
     results.into_iter().try_for_each(|(_, result)| result)
 }

@@ -14,21 +14,11 @@ pub fn ci(app: &App) -> Result<()> {
     engine::provide(&app.processes, app.term, &needs)?;
     for args in [
         &["fmt", "--all", "--check"][..],
-        &[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "--deny",
-            "warnings",
-        ],
+        &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
         &["test", "--workspace"],
     ] {
         let cmd = Cmd::write("cargo").args(args.iter().copied());
-        app.processes
-            .attached(&cmd)?
-            .checked(&cmd, "mend what it names above")?;
+        app.processes.attached(&cmd)?.checked(&cmd, "mend what it names above")?;
     }
     Ok(())
 }

@@ -8,12 +8,7 @@ use crate::term::Color;
 
 /// Pull-through caches for local Talos clusters.
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    version,
-    propagate_version = true
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = true)]
 pub struct Cli {
     /// What is asked of every task.
     #[command(flatten)]

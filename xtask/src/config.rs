@@ -13,9 +13,7 @@ use crate::error::{Error, Result};
 pub const FILE: &str = "cache.toml";
 
 /// Which set of mirrors to start from.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// What every Talos since 0.7 pulls from: the guide's five, registry.k8s.io and factory.talos.dev.
@@ -110,23 +108,11 @@ const PREFIX: &str = "registry-";
 
 impl Preset {
     fn mirrors(self) -> impl Iterator<Item = (&'static str, u16, &'static str, &'static str)> {
-        let count = if self == Self::Guide {
-            5
-        } else {
-            BUILT_IN.len()
-        };
-        BUILT_IN
-            .into_iter()
-            .take(count)
-            .map(move |(host, port, upstream)| {
-                let old = self == Self::Guide && host == "quay.io";
-                (
-                    host,
-                    port,
-                    upstream,
-                    if old { "registry:2.5" } else { IMAGE },
-                )
-            })
+        let count = if self == Self::Guide { 5 } else { BUILT_IN.len() };
+        BUILT_IN.into_iter().take(count).map(move |(host, port, upstream)| {
+            let old = self == Self::Guide && host == "quay.io";
+            (host, port, upstream, if old { "registry:2.5" } else { IMAGE })
+        })
     }
 }
 
@@ -151,19 +137,12 @@ impl Config {
     }
 
     fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> Result<Self> {
-        let source = Source {
-            file: file.clone().unwrap_or_else(|| FILE.into()),
-            text,
-        };
+        let source = Source { file: file.clone().unwrap_or_else(|| FILE.into()), text };
         let parsed: File = toml::from_str(text).map_err(|error| source.syntax(&error))?;
         let preset = preset.or(parsed.preset).unwrap_or_default();
         let prefix = source.prefix(parsed.prefix.as_ref())?;
         let bind = source.bind(parsed.bind.as_ref())?;
-        let image = parsed
-            .image
-            .as_ref()
-            .map(|image| source.image(image))
-            .transpose()?;
+        let image = parsed.image.as_ref().map(|image| source.image(image)).transpose()?;
         let mut slots: Vec<Slot> = preset
             .mirrors()
             .map(|(host, port, upstream, default)| Slot {
@@ -186,13 +165,7 @@ impl Config {
         let slots: Vec<Slot> = slots.into_iter().filter(|slot| slot.enabled).collect();
         source.distinct(&slots)?;
         let mirrors = slots.into_iter().map(|slot| slot.mirror).collect();
-        Ok(Self {
-            file,
-            preset,
-            prefix,
-            bind,
-            mirrors,
-        })
+        Ok(Self { file, preset, prefix, bind, mirrors })
     }
 
     /// The mirrors of the hosts named, or all of them where none is named.
@@ -200,23 +173,11 @@ impl Config {
     /// # Errors
     /// A host that is not configured.
     pub fn select(&self, hosts: &[String]) -> Result<Vec<Mirror>> {
-        let known = || {
-            self.mirrors
-                .iter()
-                .map(|mirror| mirror.host.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        if let Some(unknown) = hosts
-            .iter()
-            .find(|host| !self.mirrors.iter().any(|mirror| mirror.host == **host))
-        {
+        let known = || self.mirrors.iter().map(|mirror| mirror.host.as_str()).collect::<Vec<_>>().join(", ");
+        if let Some(unknown) = hosts.iter().find(|host| !self.mirrors.iter().any(|mirror| mirror.host == **host)) {
             return Err(Error::Usage {
                 problem: format!("no mirror is configured for {unknown:?}"),
-                fix: format!(
-                    "name one of {}, or add a table [mirrors.{unknown:?}] to {FILE}",
-                    known()
-                ),
+                fix: format!("name one of {}, or add a table [mirrors.{unknown:?}] to {FILE}", known()),
             });
         }
         let wanted = |mirror: &&Mirror| hosts.is_empty() || hosts.contains(&mirror.host);
@@ -238,25 +199,13 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn error(&self, at: usize, problem: impl Into<String>, fix: impl Into<String>) -> Error {
-        let line = self
-            .text
-            .get(..at)
-            .map(|before| before.matches('\n').count() + 1);
-        Error::Config {
-            file: self.file.clone(),
-            line,
-            problem: problem.into(),
-            fix: fix.into(),
-        }
+        let line = self.text.get(..at).map(|before| before.matches('\n').count() + 1);
+        Error::Config { file: self.file.clone(), line, problem: problem.into(), fix: fix.into() }
     }
 
     fn syntax(&self, error: &toml::de::Error) -> Error {
         let at = error.span().map_or(0, |span| span.start);
-        self.error(
-            at,
-            error.message().trim(),
-            "docs/cache.md lists every key with an example",
-        )
+        self.error(at, error.message().trim(), "docs/cache.md lists every key with an example")
     }
 
     fn prefix(&self, prefix: Option<&Spanned<String>>) -> Result<String> {
@@ -265,9 +214,7 @@ impl Source<'_> {
         };
         let text = prefix.get_ref();
         let fits = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if fits {
             return Ok(text.clone());
         }
@@ -286,11 +233,7 @@ impl Source<'_> {
             "all" => Ok(Bind::All),
             text => text.parse().map(Bind::Address).map_err(|_| {
                 let problem = format!("bind: {text:?} is neither \"all\" nor an address");
-                self.error(
-                    bind.span().start,
-                    problem,
-                    "write \"all\", or one IP address of this host",
-                )
+                self.error(bind.span().start, problem, "write \"all\", or one IP address of this host")
             }),
         }
     }
@@ -299,62 +242,36 @@ impl Source<'_> {
         let text = image.get_ref();
         if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
             let problem = format!("{text:?} is no image reference");
-            return Err(self.error(
-                image.span().start,
-                problem,
-                "write a reference such as \"registry:2\"",
-            ));
+            return Err(self.error(image.span().start, problem, "write a reference such as \"registry:2\""));
         }
         Ok(text.clone())
     }
 
     fn port(&self, port: &Spanned<i64>) -> Result<u16> {
-        u16::try_from(*port.get_ref())
-            .ok()
-            .filter(|&port| port != 0)
-            .ok_or_else(|| {
-                self.error(
-                    port.span().start,
-                    format!("{} is no port", port.get_ref()),
-                    "write a number from 1 to 65535",
-                )
-            })
+        u16::try_from(*port.get_ref()).ok().filter(|&port| port != 0).ok_or_else(|| {
+            self.error(port.span().start, format!("{} is no port", port.get_ref()), "write a number from 1 to 65535")
+        })
     }
 
     fn upstream(&self, upstream: &Spanned<String>) -> Result<String> {
         let text = upstream.get_ref();
         let at = upstream.span().start;
-        let Some((scheme, rest)) = text
-            .split_once("://")
-            .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
         else {
             let problem = format!("upstream {text:?} has no scheme");
-            return Err(self.error(
-                at,
-                problem,
-                format!("write \"https://{text}\", or http:// for one without TLS"),
-            ));
+            return Err(self.error(at, problem, format!("write \"https://{text}\", or http:// for one without TLS")));
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
             // The address itself would show the password, so it is not repeated here.
-            return Err(self.error(
-                at,
-                "an upstream must not hold a user or a password",
-                "write the address alone",
-            ));
+            return Err(self.error(at, "an upstream must not hold a user or a password", "write the address alone"));
         }
         if let Some((authority, _)) = rest.split_once(['/', '?', '#']) {
-            let problem =
-                format!("upstream {text:?} has a path, which the registry drops in silence");
+            let problem = format!("upstream {text:?} has a path, which the registry drops in silence");
             return Err(self.error(at, problem, format!("write \"{scheme}://{authority}\"")));
         }
         if !is_host(rest) {
-            return Err(self.error(
-                at,
-                format!("upstream {text:?} names no host"),
-                "write \"https://HOST\"",
-            ));
+            return Err(self.error(at, format!("upstream {text:?} names no host"), "write \"https://HOST\""));
         }
         Ok(format!("{scheme}://{rest}"))
     }
@@ -371,11 +288,7 @@ impl Source<'_> {
         let at = key.span().start;
         if !is_host(host) {
             let problem = format!("{host:?} is not the host of a registry");
-            return Err(self.error(
-                at,
-                problem,
-                "write the host as an image reference has it: [mirrors.\"ghcr.io\"]",
-            ));
+            return Err(self.error(at, problem, "write the host as an image reference has it: [mirrors.\"ghcr.io\"]"));
         }
         let position = slots.iter().position(|slot| slot.mirror.host == *host);
         let slot = if let Some(position) = position {
@@ -383,11 +296,7 @@ impl Source<'_> {
         } else {
             let Some(port) = &table.port else {
                 let problem = format!("the new mirror {host:?} has no port");
-                return Err(self.error(
-                    at,
-                    problem,
-                    "add `port = ` with one that is free, 5007 for instance",
-                ));
+                return Err(self.error(at, problem, "add `port = ` with one that is free, 5007 for instance"));
             };
             slots.push(Slot {
                 mirror: Mirror {
@@ -424,17 +333,11 @@ impl Source<'_> {
                 let (one, other) = (&earlier.mirror, &slot.mirror);
                 let at = slot.at.max(earlier.at);
                 if one.port == other.port {
-                    let problem = format!(
-                        "{} and {} are both on port {}",
-                        one.host, other.host, one.port
-                    );
+                    let problem = format!("{} and {} are both on port {}", one.host, other.host, one.port);
                     return Err(self.error(at, problem, "give one of them another port"));
                 }
                 if one.name == other.name {
-                    let problem = format!(
-                        "{} and {} would both be named {}",
-                        one.host, other.host, one.name
-                    );
+                    let problem = format!("{} and {} would both be named {}", one.host, other.host, one.name);
                     return Err(self.error(at, problem, "leave one of them out"));
                 }
             }
@@ -445,19 +348,14 @@ impl Source<'_> {
 
 /// Whether a text is a host with an optional port, as it stands at the head of an image reference.
 fn is_host(text: &str) -> bool {
-    let (name, port) = text
-        .split_once(':')
-        .map_or((text, None), |(name, port)| (name, Some(port)));
+    let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
     let label = |label: &str| {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
-    name.split('.').all(label)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+    name.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 #[cfg(test)]
@@ -481,32 +379,14 @@ mod tests {
         let ports: Vec<u16> = config.mirrors.iter().map(|mirror| mirror.port).collect();
         assert_eq!(ports, [5000, 5001, 5002, 5003, 5004, 5005, 5006]);
         assert_eq!(config.mirrors[0].name, "registry-docker.io");
-        assert!(
-            config
-                .mirrors
-                .iter()
-                .all(|mirror| mirror.image == "registry:2")
-        );
+        assert!(config.mirrors.iter().all(|mirror| mirror.image == "registry:2"));
     }
 
     #[test]
     fn the_guide_has_its_five_and_its_old_image() {
         let config = parse("preset = \"guide\"").unwrap();
-        let images: Vec<&str> = config
-            .mirrors
-            .iter()
-            .map(|mirror| mirror.image.as_str())
-            .collect();
-        assert_eq!(
-            images,
-            [
-                "registry:2",
-                "registry:2",
-                "registry:2.5",
-                "registry:2",
-                "registry:2"
-            ]
-        );
+        let images: Vec<&str> = config.mirrors.iter().map(|mirror| mirror.image.as_str()).collect();
+        assert_eq!(images, ["registry:2", "registry:2", "registry:2.5", "registry:2", "registry:2"]);
     }
 
     #[test]
@@ -515,16 +395,10 @@ mod tests {
                     upstream = \"http://10.0.0.1:5000/\"\n[mirrors.\"quay.io\"]\nenabled = false\n";
         let config = parse(text).unwrap();
         let docker = &config.mirrors[0];
-        assert_eq!(
-            (docker.port, docker.upstream.as_str()),
-            (6001, "http://10.0.0.1:5000")
-        );
+        assert_eq!((docker.port, docker.upstream.as_str()), (6001, "http://10.0.0.1:5000"));
         assert!(!config.mirrors.iter().any(|mirror| mirror.host == "quay.io"));
         let new = config.mirrors.last().unwrap();
-        assert_eq!(
-            (new.name.as_str(), new.upstream.as_str()),
-            ("registry-z.example-8443", "https://z.example:8443")
-        );
+        assert_eq!((new.name.as_str(), new.upstream.as_str()), ("registry-z.example-8443", "https://z.example:8443"));
     }
 
     #[test]
@@ -532,42 +406,14 @@ mod tests {
         for (text, line, part) in [
             ("preset = \"x\"", 1, "unknown variant"),
             ("\nport = 1", 2, "unknown field `port`"),
-            (
-                "\n[mirrors.\"docker.io\"]\nprot = 1",
-                3,
-                "unknown field `prot`",
-            ),
-            (
-                "[mirrors.\"docker.io\"]\nport = 5001",
-                2,
-                "both on port 5001",
-            ),
+            ("\n[mirrors.\"docker.io\"]\nprot = 1", 3, "unknown field `prot`"),
+            ("[mirrors.\"docker.io\"]\nport = 5001", 2, "both on port 5001"),
             ("[mirrors.\"docker.io\"]\nport = 0", 2, "0 is no port"),
-            (
-                "[mirrors.\"docker.io\"]\nport = 70000",
-                2,
-                "70000 is no port",
-            ),
-            (
-                "[mirrors.\"docker.io\"]\nupstream = \"quay.io\"",
-                2,
-                "no scheme",
-            ),
-            (
-                "[mirrors.\"docker.io\"]\nupstream = \"https://a/v2/\"",
-                2,
-                "has a path",
-            ),
-            (
-                "[mirrors.\"docker.io\"]\nupstream = \"https://\"",
-                2,
-                "names no host",
-            ),
-            (
-                "[mirrors.\"Docker_IO\"]\nport = 1",
-                1,
-                "not the host of a registry",
-            ),
+            ("[mirrors.\"docker.io\"]\nport = 70000", 2, "70000 is no port"),
+            ("[mirrors.\"docker.io\"]\nupstream = \"quay.io\"", 2, "no scheme"),
+            ("[mirrors.\"docker.io\"]\nupstream = \"https://a/v2/\"", 2, "has a path"),
+            ("[mirrors.\"docker.io\"]\nupstream = \"https://\"", 2, "names no host"),
+            ("[mirrors.\"Docker_IO\"]\nport = 1", 1, "not the host of a registry"),
             ("[mirrors.\"new.example\"]", 1, "has no port"),
             ("image = \"-x\"", 1, "no image reference"),
             ("bind = \"everywhere\"", 1, "neither"),
@@ -575,10 +421,7 @@ mod tests {
             ("image = ", 1, ""),
         ] {
             let error = error(text);
-            assert!(
-                error.starts_with(&format!("cache.toml:{line}: ")) && error.contains(part),
-                "{text:?}: {error}"
-            );
+            assert!(error.starts_with(&format!("cache.toml:{line}: ")) && error.contains(part), "{text:?}: {error}");
         }
     }
 

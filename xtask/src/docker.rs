@@ -22,12 +22,14 @@ const STORE: &str = "/var/lib/registry";
 const REMOTE: &str = "REGISTRY_PROXY_REMOTEURL";
 /// The registry's own port, inside of the container.
 const PORT: &str = "5000/tcp";
+const DEBUG_PORT: &str = "5001/tcp";
 
 /// Settings that make any registry from 2.5 to 3.x a safe cache, whatever its image defaults are.
 ///
 /// Nothing expires and nothing is deleted (registry 3 deletes after seven days, and then serves blobs of no bytes:
 /// distribution#2367), the descriptor cache cannot go stale, and no trace exporter fills the log.
-const SAFE: [&str; 5] = [
+const SAFE: [&str; 6] = [
+    "REGISTRY_HTTP_DEBUG_ADDR=:5001",
     "REGISTRY_LOG_LEVEL=info",
     "REGISTRY_PROXY_TTL=0",
     "REGISTRY_STORAGE_DELETE_ENABLED=false",
@@ -41,16 +43,7 @@ fn docker(cmd: Cmd, args: &[&str]) -> Cmd {
 
 /// All containers, a name a line; its success is what tells an engine that is down from one that has none.
 pub fn list() -> Cmd {
-    docker(
-        Cmd::read("docker"),
-        &[
-            "container",
-            "ls",
-            "--all",
-            "--format",
-            "{{.Names}}\t{{.Ports}}",
-        ],
-    )
+    docker(Cmd::read("docker"), &["container", "ls", "--all", "--format", "{{.Names}}\t{{.Ports}}"])
 }
 
 /// One inspect of all the names; it ends with 1 when one is absent, and still prints the others.
@@ -60,46 +53,28 @@ pub fn inspect(names: &[String]) -> Cmd {
 
 /// The engine's API version and release, separated by a blank.
 pub fn version() -> Cmd {
-    docker(
-        Cmd::read("docker"),
-        &[
-            "version",
-            "--format",
-            "{{.Server.APIVersion}} {{.Server.Version}}",
-        ],
-    )
+    docker(Cmd::read("docker"), &["version", "--format", "{{.Server.APIVersion}} {{.Server.Version}}"])
 }
 
 /// The volumes that carry our label for this prefix, a name a line.
 pub fn our_volumes(prefix: &str) -> Cmd {
-    docker(
-        Cmd::read("docker"),
-        &["volume", "ls", "--quiet", "--filter"],
-    )
-    .arg(format!("label={LABEL_PREFIX}={prefix}"))
+    docker(Cmd::read("docker"), &["volume", "ls", "--quiet", "--filter"]).arg(format!("label={LABEL_PREFIX}={prefix}"))
 }
 
 /// The containers that carry our label for this prefix, a name a line.
 pub fn our_containers(prefix: &str) -> Cmd {
-    docker(
-        Cmd::read("docker"),
-        &[
-            "container",
-            "ls",
-            "--all",
-            "--format",
-            "{{.Names}}",
-            "--filter",
-        ],
-    )
-    .arg(format!("label={LABEL_PREFIX}={prefix}"))
+    docker(Cmd::read("docker"), &["container", "ls", "--all", "--format", "{{.Names}}", "--filter"])
+        .arg(format!("label={LABEL_PREFIX}={prefix}"))
 }
 
 /// The last lines a container wrote.
 pub fn logs(name: &str, lines: usize) -> Cmd {
-    docker(Cmd::read("docker"), &["logs", "--tail"])
-        .arg(lines.to_string())
-        .arg(name)
+    docker(Cmd::read("docker"), &["logs", "--tail"]).arg(lines.to_string()).arg(name)
+}
+
+/// All that a container wrote since a time, as the engine prints times.
+pub fn logs_since(name: &str, since: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["logs", "--since", since, name])
 }
 
 /// A container's lines as they come.
@@ -126,11 +101,7 @@ pub fn stop(names: &[String]) -> Cmd {
 
 /// Removes containers with their anonymous volumes; named volumes stay.
 pub fn remove(names: &[String]) -> Cmd {
-    docker(
-        Cmd::write("docker"),
-        &["container", "rm", "--force", "--volumes"],
-    )
-    .args(names)
+    docker(Cmd::write("docker"), &["container", "rm", "--force", "--volumes"]).args(names)
 }
 
 /// Removes volumes.
@@ -165,22 +136,10 @@ impl Mode {
 pub fn probe_upstream(mirror: &Mirror) -> Cmd {
     let serve = "for c in /etc/distribution/config.yml /etc/docker/registry/config.yml; do \
                  [ ! -f $c ] || exec timeout 5 registry serve $c; done";
-    docker(
-        Cmd::read("docker"),
-        &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)],
-    )
-    .args([
-        "--env",
-        "REGISTRY_HTTP_ADDR=127.0.0.1:5999",
-        "--env",
-        "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:5998",
-    ])
-    .args([
-        "--env",
-        "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/tmp/upstream-probe",
-        &mirror.name,
-    ])
-    .args(["sh", "-c", serve])
+    docker(Cmd::read("docker"), &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)])
+        .args(["--env", "REGISTRY_HTTP_ADDR=127.0.0.1:5999", "--env", "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:5998"])
+        .args(["--env", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/tmp/upstream-probe", &mirror.name])
+        .args(["sh", "-c", serve])
 }
 
 /// Whether a line of [`probe_upstream`] says that the upstream answered.
@@ -195,48 +154,14 @@ pub fn run(mirror: &Mirror, mode: Mode, prefix: &str, bind: &Bind, run: &str) ->
         Bind::Address(address) if address.is_ipv6() => format!("[{address}]:{}:5000", mirror.port),
         Bind::Address(address) => format!("{address}:{}:5000", mirror.port),
     };
-    let mount = format!(
-        "type=volume,src={},dst={STORE},volume-label={LABEL_PREFIX}={prefix}",
-        mirror.name
-    );
-    docker(
-        Cmd::write("docker"),
-        &[
-            "run",
-            "--detach",
-            "--restart",
-            "always",
-            "--name",
-            &mirror.name,
-        ],
-    )
-    .args(["--publish", &host_port, "--mount", &mount])
-    .args([
-        "--label",
-        &format!("{LABEL_PREFIX}={prefix}"),
-        "--label",
-        &format!("{LABEL_HOST}={}", mirror.host),
-    ])
-    .args([
-        "--label",
-        &format!("{LABEL_RUN}={run}"),
-        "--label",
-        &format!("{LABEL_MODE}={}", mode.word()),
-    ])
-    .args([
-        "--log-driver",
-        "json-file",
-        "--log-opt",
-        "max-size=16m",
-        "--log-opt",
-        "max-file=4",
-    ])
-    .args(
-        environment(mirror, mode)
-            .into_iter()
-            .flat_map(|variable| ["--env".to_owned(), variable]),
-    )
-    .arg(&mirror.image)
+    let mount = format!("type=volume,src={},dst={STORE},volume-label={LABEL_PREFIX}={prefix}", mirror.name);
+    docker(Cmd::write("docker"), &["run", "--detach", "--restart", "always", "--name", &mirror.name])
+        .args(["--publish", &host_port, "--mount", &mount])
+        .args(["--label", &format!("{LABEL_PREFIX}={prefix}"), "--label", &format!("{LABEL_HOST}={}", mirror.host)])
+        .args(["--label", &format!("{LABEL_RUN}={run}"), "--label", &format!("{LABEL_MODE}={}", mode.word())])
+        .args(["--log-driver", "json-file", "--log-opt", "max-size=16m", "--log-opt", "max-file=4"])
+        .args(environment(mirror, mode).into_iter().flat_map(|variable| ["--env".to_owned(), variable]))
+        .arg(&mirror.image)
 }
 
 fn environment(mirror: &Mirror, mode: Mode) -> Vec<String> {
@@ -245,9 +170,7 @@ fn environment(mirror: &Mirror, mode: Mode) -> Vec<String> {
         Mode::Proxy => format!("{REMOTE}={}", mirror.upstream),
         Mode::Offline => "REGISTRY_STORAGE_MAINTENANCE_READONLY={\"enabled\":true}".to_owned(),
     };
-    std::iter::once(mode)
-        .chain(SAFE.iter().map(|&variable| variable.to_owned()))
-        .collect()
+    std::iter::once(mode).chain(SAFE.iter().map(|&variable| variable.to_owned())).collect()
 }
 
 /// A container as the engine describes it, as far as it matters here.
@@ -263,6 +186,15 @@ pub struct Container {
     host_config: HostConfig,
     #[serde(default)]
     mounts: Vec<Mount>,
+    #[serde(default)]
+    network_settings: NetworkSettings,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(default)]
+    ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
 }
 
 /// What a container is doing.
@@ -274,6 +206,9 @@ pub struct State {
     /// Why it could not be started, a port clash for instance.
     #[serde(default)]
     pub error: String,
+    /// When it was last started (RFC 3339).
+    #[serde(default)]
+    pub started_at: String,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -314,10 +249,8 @@ struct Mount {
 /// # Errors
 /// It is not the JSON that an engine prints.
 pub fn containers(json: &[u8]) -> Result<Vec<Container>> {
-    serde_json::from_slice(json).map_err(|error| Error::Answer {
-        command: "docker container inspect".to_owned(),
-        problem: error.to_string(),
-    })
+    serde_json::from_slice(json)
+        .map_err(|error| Error::Answer { command: "docker container inspect".to_owned(), problem: error.to_string() })
 }
 
 impl Container {
@@ -339,18 +272,18 @@ impl Container {
     /// The upstream it was created for; `None` where it is no proxy.
     pub fn upstream(&self) -> Option<&str> {
         let variables = self.config.env.as_ref()?;
-        variables
-            .iter()
-            .find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
+        variables.iter().find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
+    }
+
+    /// Where its counters are, as `ADDRESS:PORT` of this host; `None` where they are not published.
+    pub fn counters(&self) -> Option<String> {
+        let bindings = self.network_settings.ports.as_ref()?.get(DEBUG_PORT)?.as_ref()?;
+        bindings.first().map(|binding| format!("{}:{}", binding.ip, binding.port))
     }
 
     /// How it serves, by its label; what carries none is a proxy.
     pub fn mode(&self) -> Mode {
-        if self.label(LABEL_MODE) == Some(Mode::Offline.word()) {
-            Mode::Offline
-        } else {
-            Mode::Proxy
-        }
+        if self.label(LABEL_MODE) == Some(Mode::Offline.word()) { Mode::Offline } else { Mode::Proxy }
     }
 
     /// What differs from the wish, each as one phrase; empty when it is as wished.
@@ -359,15 +292,9 @@ impl Container {
     pub fn drift(&self, mirror: &Mirror, bind: &Bind) -> Vec<String> {
         let mut drift = self.guide_drift(mirror, bind);
         let variables = self.config.env.as_deref().unwrap_or_default();
-        let missing = SAFE
-            .iter()
-            .filter(|&&wanted| !variables.iter().any(|variable| variable == wanted));
+        let missing = SAFE.iter().filter(|&&wanted| !variables.iter().any(|variable| variable == wanted));
         drift.extend(missing.map(|variable| format!("{variable} is not set")));
-        if !self
-            .mounts
-            .iter()
-            .any(|mount| mount.destination == STORE && mount.name == mirror.name)
-        {
+        if !self.mounts.iter().any(|mount| mount.destination == STORE && mount.name == mirror.name) {
             drift.push(format!("its store is not the volume {}", mirror.name));
         }
         drift
@@ -383,46 +310,23 @@ impl Container {
         };
         compare("image", self.image(), &mirror.image);
         if self.mode() == Mode::Proxy {
-            compare(
-                "upstream",
-                self.upstream().unwrap_or("none"),
-                &mirror.upstream,
-            );
+            compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
         }
-        compare(
-            "published port",
-            &self.published(),
-            &wanted_binding(mirror, bind),
-        );
+        compare("published port", &self.published(), &wanted_binding(mirror, bind));
         drift
     }
 
     fn published(&self) -> String {
-        let bindings = self
-            .host_config
-            .port_bindings
-            .as_ref()
-            .and_then(|all| all.get(PORT)?.as_ref());
-        let mut all: Vec<String> = bindings
-            .into_iter()
-            .flatten()
-            .map(|binding| address(&binding.ip, &binding.port))
-            .collect();
+        let bindings = self.host_config.port_bindings.as_ref().and_then(|all| all.get(PORT)?.as_ref());
+        let mut all: Vec<String> =
+            bindings.into_iter().flatten().map(|binding| address(&binding.ip, &binding.port)).collect();
         all.sort();
-        if all.is_empty() {
-            "none".to_owned()
-        } else {
-            all.join(", ")
-        }
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
     }
 }
 
 fn address(ip: &str, port: &str) -> String {
-    if ip.is_empty() || ip == "0.0.0.0" {
-        port.to_owned()
-    } else {
-        format!("{ip} {port}")
-    }
+    if ip.is_empty() || ip == "0.0.0.0" { port.to_owned() } else { format!("{ip} {port}") }
 }
 
 fn wanted_binding(mirror: &Mirror, bind: &Bind) -> String {
@@ -435,9 +339,7 @@ fn wanted_binding(mirror: &Mirror, bind: &Bind) -> String {
 /// The host ports in a line of `docker container ls`, as in `0.0.0.0:5000->5000/tcp, :::5000->5000/tcp`.
 pub fn host_ports(ports: &str) -> Vec<u16> {
     let published = ports.split(", ").filter_map(|one| one.split_once("->"));
-    let mut all: Vec<u16> = published
-        .filter_map(|(host, _)| host.rsplit(':').next()?.parse().ok())
-        .collect();
+    let mut all: Vec<u16> = published.filter_map(|(host, _)| host.rsplit(':').next()?.parse().ok()).collect();
     all.dedup();
     all
 }
@@ -473,35 +375,20 @@ mod tests {
 
     #[test]
     fn what_was_created_as_wished_has_no_drift() {
-        assert_eq!(
-            container(|_| ()).drift(&mirror(), &Bind::All),
-            Vec::<String>::new()
-        );
+        assert_eq!(container(|_| ()).drift(&mirror(), &Bind::All), Vec::<String>::new());
     }
 
     #[test]
     fn drift_says_what_differs() {
         let cases: [(&str, serde_json::Value, &str); 4] = [
-            (
-                "/Config/Image",
-                json!("registry:3"),
-                "image is registry:3, wanted registry:2",
-            ),
-            (
-                "/HostConfig/PortBindings/5000~1tcp/0/HostPort",
-                json!("6000"),
-                "published port is 6000, wanted 5000",
-            ),
+            ("/Config/Image", json!("registry:3"), "image is registry:3, wanted registry:2"),
+            ("/HostConfig/PortBindings/5000~1tcp/0/HostPort", json!("6000"), "published port is 6000, wanted 5000"),
             (
                 "/HostConfig/PortBindings/5000~1tcp/0/HostIp",
                 json!("127.0.0.1"),
                 "published port is 127.0.0.1 5000, wanted 5000",
             ),
-            (
-                "/Mounts/0/Name",
-                json!("other"),
-                "its store is not the volume registry-docker.io",
-            ),
+            ("/Mounts/0/Name", json!("other"), "its store is not the volume registry-docker.io"),
         ];
         for (pointer, value, expected) in cases {
             let found = container(|json| *json.pointer_mut(pointer).unwrap() = value.clone());
@@ -512,8 +399,7 @@ mod tests {
     #[test]
     fn what_the_guide_made_matches_the_guide_and_not_the_whole_wish() {
         let made = container(|json| {
-            json["Config"]["Env"] =
-                json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
+            json["Config"]["Env"] = json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
             json["Mounts"][0]["Name"] = json!("0123abcd");
         });
         assert!(made.guide_drift(&mirror(), &Bind::All).is_empty());
@@ -535,10 +421,7 @@ mod tests {
 
     #[test]
     fn ports_of_a_listing_are_read() {
-        assert_eq!(
-            host_ports("0.0.0.0:5000->5000/tcp, :::5000->5000/tcp"),
-            [5000]
-        );
+        assert_eq!(host_ports("0.0.0.0:5000->5000/tcp, :::5000->5000/tcp"), [5000]);
         assert_eq!(host_ports("5000/tcp"), Vec::<u16>::new());
     }
 

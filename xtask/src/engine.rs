@@ -51,10 +51,7 @@ pub fn needs(runner: &dyn Runner) -> Result<Vec<Need>> {
     if answers(runner)? {
         return Ok(Vec::new());
     }
-    if let Some(host) = std::env::var("DOCKER_HOST")
-        .ok()
-        .filter(|host| !host.is_empty())
-    {
+    if let Some(host) = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
         return Err(Error::Tool {
             problem: format!("no engine answers at DOCKER_HOST={host}"),
             fix: "start that engine, or unset DOCKER_HOST to use one of this machine".to_owned(),
@@ -81,9 +78,7 @@ pub fn needs(runner: &dyn Runner) -> Result<Vec<Need>> {
 }
 
 fn has_package(runner: &dyn Runner, name: &str) -> Result<bool> {
-    Ok(runner
-        .run(&Cmd::read("apt-cache").args(["show", name]))?
-        .ok())
+    Ok(runner.run(&Cmd::read("apt-cache").args(["show", name]))?.ok())
 }
 
 /// A command as root: as it is for root, with sudo for others.
@@ -106,15 +101,8 @@ pub fn install(processes: &Processes, packages: &[&str]) -> Result<()> {
     let fix = "mend what apt names, then run this again";
     let update = as_root(processes, &["apt-get", "-qq", "update"])?;
     processes.attached(&update)?.checked(&update, fix)?;
-    let mut args = vec![
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-qq",
-        "-y",
-        "install",
-        "--no-install-recommends",
-    ];
+    let mut args =
+        vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "install", "--no-install-recommends"];
     args.extend(packages);
     let cmd = as_root(processes, &args)?;
     processes.attached(&cmd)?.checked(&cmd, fix).map(|_| ())
@@ -145,26 +133,18 @@ fn start(processes: &Processes, term: Term) -> Result<()> {
         let script = format!("setsid dockerd >>{LOG} 2>&1 </dev/null &");
         as_root(processes, &["sh", "-c", &script])?
     };
-    processes
-        .attached(&cmd)?
-        .checked(&cmd, "start the engine by hand, and read what it says")?;
+    processes.attached(&cmd)?.checked(&cmd, "start the engine by hand, and read what it says")?;
     let bar = term.waiting("waiting for the engine");
     let started = Instant::now();
     while !answers(processes)? {
         if let Some(signal) = processes.interrupted() {
-            return Err(Error::Interrupted {
-                signal,
-                left: "the engine is still starting".to_owned(),
-            });
+            return Err(Error::Interrupted { signal, left: "the engine is still starting".to_owned() });
         }
         if started.elapsed() > START_PATIENCE {
             let log = std::fs::read_to_string(LOG).unwrap_or_default();
             return Err(Error::Command {
                 command: cmd.shell(),
-                status: format!(
-                    "no engine that answers after {} s",
-                    START_PATIENCE.as_secs()
-                ),
+                status: format!("no engine that answers after {} s", START_PATIENCE.as_secs()),
                 seen: crate::exec::tail(&log, 8),
                 fix: format!("read {LOG}"),
             });

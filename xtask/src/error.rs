@@ -31,17 +31,8 @@ pub struct Finding {
 
 impl Finding {
     /// A finding without anything quoted.
-    pub fn new(
-        subject: impl Into<String>,
-        problem: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
-        Self {
-            subject: subject.into(),
-            problem: problem.into(),
-            seen: Vec::new(),
-            fix: fix.into(),
-        }
+    pub fn new(subject: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { subject: subject.into(), problem: problem.into(), seen: Vec::new(), fix: fix.into() }
     }
 
     /// The same finding with lines quoted below it.
@@ -142,10 +133,7 @@ pub enum Error {
 impl Error {
     /// An [`Error::Io`] that says what was tried.
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io {
-            what: what.into(),
-            source,
-        }
+        move |source| Self::Io { what: what.into(), source }
     }
 
     /// The process's exit code: 1 could not, 2 usage, 3 a negative answer, 128+n a signal.
@@ -153,9 +141,7 @@ impl Error {
         match self {
             Self::Usage { .. } | Self::Config { .. } => USAGE,
             Self::Negative(_) => NEGATIVE,
-            Self::Interrupted { signal, .. } => {
-                128u8.saturating_add(u8::try_from(*signal).unwrap_or(0))
-            }
+            Self::Interrupted { signal, .. } => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
             _ => FAILED,
         }
     }
@@ -163,15 +149,10 @@ impl Error {
     /// The one thing to do about it, where there is one that is not part of the message already.
     pub fn fix(&self) -> Option<&str> {
         match self {
-            Self::Usage { fix, .. }
-            | Self::Config { fix, .. }
-            | Self::Tool { fix, .. }
-            | Self::Command { fix, .. } => {
+            Self::Usage { fix, .. } | Self::Config { fix, .. } | Self::Tool { fix, .. } | Self::Command { fix, .. } => {
                 Some(fix).filter(|fix| !fix.is_empty()).map(String::as_str)
             }
-            Self::Answer { .. } => {
-                Some("run the command by hand; if its output is as it should be, report it")
-            }
+            Self::Answer { .. } => Some("run the command by hand; if its output is as it should be, report it"),
             _ => None,
         }
     }
@@ -187,31 +168,10 @@ mod tests {
 
     #[test]
     fn codes_follow_the_table() {
-        assert_eq!(
-            Error::Usage {
-                problem: String::new(),
-                fix: String::new()
-            }
-            .code(),
-            2
-        );
+        assert_eq!(Error::Usage { problem: String::new(), fix: String::new() }.code(), 2);
         assert_eq!(Error::Negative(String::new()).code(), 3);
-        assert_eq!(
-            Error::Interrupted {
-                signal: 2,
-                left: String::new()
-            }
-            .code(),
-            130
-        );
-        assert_eq!(
-            Error::Interrupted {
-                signal: 15,
-                left: String::new()
-            }
-            .code(),
-            143
-        );
+        assert_eq!(Error::Interrupted { signal: 2, left: String::new() }.code(), 130);
+        assert_eq!(Error::Interrupted { signal: 15, left: String::new() }.code(), 143);
         assert_eq!(Error::Blocked(Vec::new()).code(), 1);
     }
 
@@ -230,12 +190,7 @@ mod tests {
 
     #[test]
     fn a_configuration_error_names_its_line() {
-        let error = Error::Config {
-            file: "cache.toml".into(),
-            line: Some(3),
-            problem: "p".into(),
-            fix: "f".into(),
-        };
+        let error = Error::Config { file: "cache.toml".into(), line: Some(3), problem: "p".into(), fix: "f".into() };
         assert_eq!(error.to_string(), "cache.toml:3: p");
     }
 }

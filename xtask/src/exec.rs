@@ -32,21 +32,12 @@ pub struct Cmd {
 impl Cmd {
     /// A command that only looks.
     pub fn read(program: impl Into<String>) -> Self {
-        Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            stdin: None,
-            effect: Effect::Read,
-        }
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), stdin: None, effect: Effect::Read }
     }
 
     /// A command that changes something.
     pub fn write(program: impl Into<String>) -> Self {
-        Self {
-            effect: Effect::Write,
-            ..Self::read(program)
-        }
+        Self { effect: Effect::Write, ..Self::read(program) }
     }
 
     /// One more argument.
@@ -85,13 +76,8 @@ impl Cmd {
 
     /// The command as it can be pasted into a shell.
     pub fn shell(&self) -> String {
-        let env = self
-            .env
-            .iter()
-            .map(|(name, value)| format!("{name}={}", quote(value)));
-        env.chain(self.argv().map(quote))
-            .collect::<Vec<_>>()
-            .join(" ")
+        let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
+        env.chain(self.argv().map(quote)).collect::<Vec<_>>().join(" ")
     }
 
     fn expression(&self) -> duct::Expression {
@@ -136,11 +122,7 @@ impl Output {
 
     /// The last lines that it wrote, stderr where there is any.
     pub fn tail(&self, lines: usize) -> Vec<String> {
-        let bytes = if self.stderr.iter().any(|b| !b.is_ascii_whitespace()) {
-            &self.stderr
-        } else {
-            &self.stdout
-        };
+        let bytes = if self.stderr.iter().any(|b| !b.is_ascii_whitespace()) { &self.stderr } else { &self.stdout };
         tail(&String::from_utf8_lossy(bytes), lines)
     }
 
@@ -149,29 +131,15 @@ impl Output {
         if self.ok() {
             return Ok(self);
         }
-        let status = self
-            .code
-            .map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
-        Err(Error::Command {
-            command: cmd.shell(),
-            status,
-            seen: self.tail(6),
-            fix: fix.to_owned(),
-        })
+        let status = self.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
+        Err(Error::Command { command: cmd.shell(), status, seen: self.tail(6), fix: fix.to_owned() })
     }
 }
 
 /// The last lines of a text that are not blank.
 pub fn tail(text: &str, lines: usize) -> Vec<String> {
-    let all: Vec<&str> = text
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
-    all[all.len().saturating_sub(lines)..]
-        .iter()
-        .map(|&line| line.to_owned())
-        .collect()
+    let all: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|&line| line.to_owned()).collect()
 }
 
 /// Runs commands. The real one starts processes; the one of a dry run refuses to write.
@@ -205,23 +173,15 @@ impl Interrupt {
     /// The handlers cannot be installed.
     pub fn install() -> Result<Self> {
         let flag = Self::default();
-        for signal in [
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-            signal_hook::consts::SIGHUP,
-        ] {
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
             let armed = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&armed),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, armed))
-            .and_then(|_| {
-                let number = usize::try_from(signal).unwrap_or_default();
-                signal_hook::flag::register_usize(signal, Arc::clone(&flag.0), number)
-            })
-            .map_err(Error::io("listen to signals"))?;
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&armed))
+                .and_then(|_| signal_hook::flag::register(signal, armed))
+                .and_then(|_| {
+                    let number = usize::try_from(signal).unwrap_or_default();
+                    signal_hook::flag::register_usize(signal, Arc::clone(&flag.0), number)
+                })
+                .map_err(Error::io("listen to signals"))?;
         }
         Ok(flag)
     }
@@ -271,19 +231,11 @@ impl Processes {
 
     fn foreground(&self, cmd: &Cmd, expression: &duct::Expression) -> Result<Output> {
         self.term.command(&cmd.shell());
-        let output = expression
-            .run()
-            .map_err(Error::io(format!("start `{}`", cmd.program)))?;
+        let output = expression.run().map_err(Error::io(format!("start `{}`", cmd.program)))?;
         if let Some(signal) = self.interrupt.signal() {
-            return Err(Error::Interrupted {
-                signal,
-                left: String::new(),
-            });
+            return Err(Error::Interrupted { signal, left: String::new() });
         }
-        Ok(Output {
-            code: output.status.code(),
-            ..Output::default()
-        })
+        Ok(Output { code: output.status.code(), ..Output::default() })
     }
 
     fn wait(&self, cmd: &Cmd, handle: &duct::Handle) -> Result<Output> {
@@ -300,17 +252,10 @@ impl Processes {
             let Some(signal) = self.interrupt.signal() else {
                 continue;
             };
-            let grace = if cmd.effect == Effect::Write {
-                GRACE
-            } else {
-                Duration::ZERO
-            };
+            let grace = if cmd.effect == Effect::Write { GRACE } else { Duration::ZERO };
             if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + grace) {
                 handle.kill().map_err(Error::io(failed()))?;
-                return Err(Error::Interrupted {
-                    signal,
-                    left: String::new(),
-                });
+                return Err(Error::Interrupted { signal, left: String::new() });
             }
         }
     }
@@ -319,11 +264,7 @@ impl Processes {
 impl Runner for Processes {
     fn run(&self, cmd: &Cmd) -> Result<Output> {
         self.term.command_verbose(&cmd.shell());
-        let mut expression = cmd
-            .expression()
-            .stdout_capture()
-            .stderr_capture()
-            .before_spawn(own_group);
+        let mut expression = cmd.expression().stdout_capture().stderr_capture().before_spawn(own_group);
         expression = match &cmd.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
             None => expression.stdin_null(),
@@ -355,10 +296,7 @@ impl Runner for Processes {
             });
             let mut buffer = Vec::new();
             let mut input = BufReader::new(&reader);
-            while input
-                .read_until(b'\n', &mut buffer)
-                .is_ok_and(|read| read > 0)
-            {
+            while input.read_until(b'\n', &mut buffer).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&buffer);
                 if !line(text.trim_end_matches(['\n', '\r'])) {
                     let _ = reader.kill();
@@ -369,10 +307,7 @@ impl Runner for Processes {
             done.store(true, Ordering::Relaxed);
         });
         match self.interrupt.signal() {
-            Some(signal) => Err(Error::Interrupted {
-                signal,
-                left: String::new(),
-            }),
+            Some(signal) => Err(Error::Interrupted { signal, left: String::new() }),
             None => Ok(()),
         }
     }
@@ -432,13 +367,8 @@ mod tests {
 
     #[test]
     fn the_echo_can_be_pasted() {
-        let cmd = Cmd::read("docker")
-            .args(["run", "-e", "A=it's", "", "{{json .}}"])
-            .env("X", "a b");
-        assert_eq!(
-            cmd.shell(),
-            r"X='a b' docker run -e 'A=it'\''s' '' '{{json .}}'"
-        );
+        let cmd = Cmd::read("docker").args(["run", "-e", "A=it's", "", "{{json .}}"]).env("X", "a b");
+        assert_eq!(cmd.shell(), r"X='a b' docker run -e 'A=it'\''s' '' '{{json .}}'");
     }
 
     #[test]
@@ -447,10 +377,7 @@ mod tests {
         let output = runner().run(&cmd).unwrap();
         assert_eq!((output.code, output.text().as_str()), (Some(3), "out\n"));
         let error = output.checked(&cmd, "do it").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`sh -c 'echo out; echo err >&2; exit 3'` ended with exit code 3\n  | err"
-        );
+        assert_eq!(error.to_string(), "`sh -c 'echo out; echo err >&2; exit 3'` ended with exit code 3\n  | err");
         assert_eq!(error.fix(), Some("do it"));
     }
 
@@ -495,12 +422,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = runner()
-            .run(&Cmd::read("no-such-program-anywhere"))
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("no-such-program-anywhere"),
-            "{error}"
-        );
+        let error = runner().run(&Cmd::read("no-such-program-anywhere")).unwrap_err();
+        assert!(error.to_string().contains("no-such-program-anywhere"), "{error}");
     }
 }

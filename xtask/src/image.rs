@@ -38,16 +38,9 @@ http:
 ///
 /// # Errors
 /// One is not here, cannot be pulled, is in no archive, and cannot be assembled on this system.
-pub fn ensure(
-    runner: &dyn Runner,
-    term: Term,
-    images: &BTreeSet<&str>,
-    archive: Option<&Utf8Path>,
-) -> Result<()> {
+pub fn ensure(runner: &dyn Runner, term: Term, images: &BTreeSet<&str>, archive: Option<&Utf8Path>) -> Result<()> {
     let absent = |image: &str| -> Result<bool> {
-        let cmd = Cmd::read("docker")
-            .args(["image", "ls", "--quiet", "--no-trunc"])
-            .arg(image);
+        let cmd = Cmd::read("docker").args(["image", "ls", "--quiet", "--no-trunc"]).arg(image);
         let output = crate::observe::engine_answer(&cmd, runner.run(&cmd)?)?;
         Ok(output.text().trim().is_empty())
     };
@@ -66,24 +59,18 @@ pub fn ensure(
         let reason = pulled.tail(1).join(" ");
         if let Some(archive) = archive {
             let load = Cmd::write("docker").args(["load", "--quiet", "--input", archive.as_str()]);
-            runner
-                .run(&load)?
-                .checked(&load, "name an archive as `docker save` writes it")?;
+            runner.run(&load)?.checked(&load, "name an archive as `docker save` writes it")?;
             if absent(image)? {
                 return Err(Error::Usage {
                     problem: format!("{archive} holds no image tagged {image}"),
                     fix: format!("write it with `docker save --output FILE {image}`"),
                 });
             }
-            term.step(&format!(
-                "image {image}: loaded from {archive} (pull failed: {reason})"
-            ));
+            term.step(&format!("image {image}: loaded from {archive} (pull failed: {reason})"));
             continue;
         }
         let made_from = assemble(runner, image, &reason)?;
-        term.step(&format!(
-            "image {image}: assembled from {made_from} (pull failed: {reason})"
-        ));
+        term.step(&format!("image {image}: assembled from {made_from} (pull failed: {reason})"));
     }
     Ok(())
 }
@@ -91,20 +78,12 @@ pub fn ensure(
 fn assemble(runner: &dyn Runner, image: &str, reason: &str) -> Result<String> {
     let refuse = |why: &str| Error::Tool {
         problem: format!("image {image} cannot be pulled ({reason}), and {why}"),
-        fix: format!(
-            "on a machine with a network `docker save --output FILE {image}`, then pass --image-archive FILE"
-        ),
+        fix: format!("on a machine with a network `docker save --output FILE {image}`, then pass --image-archive FILE"),
     };
-    if [Tool::AptGet, Tool::Dpkg, Tool::Ldd]
-        .iter()
-        .any(|tool| tool.path().is_none())
-    {
+    if [Tool::AptGet, Tool::Dpkg, Tool::Ldd].iter().any(|tool| tool.path().is_none()) {
         return Err(refuse("this system has no apt to assemble one from"));
     }
-    if image
-        .rsplit_once(':')
-        .is_some_and(|(_, tag)| tag == "latest" || tag.starts_with('3'))
-    {
+    if image.rsplit_once(':').is_some_and(|(_, tag)| tag == "latest" || tag.starts_with('3')) {
         return Err(refuse("the distribution's package is a registry 2"));
     }
     let scratch = scratch(runner)?;
@@ -115,12 +94,7 @@ fn assemble(runner: &dyn Runner, image: &str, reason: &str) -> Result<String> {
 
 fn scratch(runner: &dyn Runner) -> Result<Utf8PathBuf> {
     let cmd = Cmd::write("mktemp").args(["-d", "-t", "talos-cache-image.XXXXXX"]);
-    Ok(runner
-        .run(&cmd)?
-        .checked(&cmd, "make room in the folder for temporary files")?
-        .text()
-        .trim()
-        .into())
+    Ok(runner.run(&cmd)?.checked(&cmd, "make room in the folder for temporary files")?.text().trim().into())
 }
 
 fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<String> {
@@ -133,9 +107,7 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
     sh("cd \"$1\"; mkdir -p root/bin root/etc/ssl/certs root/etc/docker/registry root/var/lib/registry root/tmp
         apt-get download --quiet docker-registry busybox-static ca-certificates >&2
         for deb in *.deb; do dpkg-deb -x \"$deb\" \"${deb%%_*}\"; done")?;
-    let version = sh("cd \"$1\"; dpkg-deb -f docker-registry_*.deb Version")?
-        .trim()
-        .to_owned();
+    let version = sh("cd \"$1\"; dpkg-deb -f docker-registry_*.deb Version")?.trim().to_owned();
     sh("cd \"$1\"; install -m 755 docker-registry/usr/bin/docker-registry root/bin/registry
         install -m 755 busybox-static/bin/busybox root/bin/busybox 2>/dev/null ||
             install -m 755 busybox-static/usr/bin/busybox root/bin/busybox
@@ -143,10 +115,7 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
         find ca-certificates -name '*.crt' -exec cat {} + >root/etc/ssl/certs/ca-certificates.crt
         for lib in $(ldd root/bin/registry | grep -o '/[^ ]*'); do
             mkdir -p \"root${lib%/*}\"; cp -L \"$lib\" \"root$lib\"; done")?;
-    for (path, text) in [
-        ("entrypoint.sh", ENTRYPOINT),
-        ("etc/docker/registry/config.yml", SETTINGS),
-    ] {
+    for (path, text) in [("entrypoint.sh", ENTRYPOINT), ("etc/docker/registry/config.yml", SETTINGS)] {
         let path = scratch.join("root").join(path);
         std::fs::write(&path, text).map_err(Error::io(format!("write {path}")))?;
     }
@@ -155,25 +124,10 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
     let made_from = format!("docker-registry {version} of the distribution");
     let import = Cmd::write("docker")
         .args(["import", "--change", r#"ENTRYPOINT ["/entrypoint.sh"]"#])
-        .args([
-            "--change",
-            r#"CMD ["/etc/docker/registry/config.yml"]"#,
-            "--change",
-            "EXPOSE 5000",
-        ])
-        .args([
-            "--change",
-            "VOLUME /var/lib/registry",
-            "--change",
-            "ENV PATH=/bin",
-        ])
-        .args([
-            "--change",
-            &format!("LABEL talos-cache.image=\"assembled from {made_from}\""),
-        ])
+        .args(["--change", r#"CMD ["/etc/docker/registry/config.yml"]"#, "--change", "EXPOSE 5000"])
+        .args(["--change", "VOLUME /var/lib/registry", "--change", "ENV PATH=/bin"])
+        .args(["--change", &format!("LABEL talos-cache.image=\"assembled from {made_from}\"")])
         .args([scratch.join("image.tar").as_str(), image]);
-    runner
-        .run(&import)?
-        .checked(&import, "see what the engine says of it")?;
+    runner.run(&import)?.checked(&import, "see what the engine says of it")?;
     Ok(made_from)
 }

@@ -18,3 +18,4 @@ pub mod registry;
 pub mod report;
 pub mod term;
 pub mod tool;
+pub mod traffic;

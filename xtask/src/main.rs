@@ -31,10 +31,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         clap_complete::generate(*shell, &mut Cli::command(), "cargo-xtask", &mut script);
         return app::write(&String::from_utf8_lossy(&script));
     }
-    let overrides = Overrides {
-        file: cli.global.config.clone(),
-        preset: cli.global.preset,
-    };
+    let overrides = Overrides { file: cli.global.config.clone(), preset: cli.global.preset };
     let app = App {
         processes: Processes::new(Interrupt::install()?, term),
         term,
@@ -48,11 +45,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::CacheDown { hosts } => cache::down(&app, hosts),
         Task::CacheClean { hosts, keep_cache } => cache::clean(&app, hosts, *keep_cache),
         Task::CacheStatus { hosts } => cache::status(&app, hosts),
-        Task::CacheLogs {
-            hosts,
-            follow,
-            tail,
-        } => cache::logs(&app, hosts, *follow, *tail),
+        Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
         Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),
         Task::Ci => ci::ci(&app),
         Task::Completions { .. } => Ok(()),

@@ -29,19 +29,11 @@ pub struct Look<'a> {
 /// # Errors
 /// The engine does not answer; that is never taken for "nothing is there".
 pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
-    let names: Vec<String> = look
-        .mirrors
-        .iter()
-        .map(|mirror| mirror.name.clone())
-        .collect();
+    let names: Vec<String> = look.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
     let (list, inspect) = std::thread::scope(|scope| {
         let list = scope.spawn(|| runner.run(&docker::list()));
         let inspect = runner.run(&docker::inspect(&names));
-        (
-            list.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            inspect,
-        )
+        (list.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), inspect)
     });
     let listing = engine_answer(&docker::list(), list?)?.text();
     let containers: BTreeMap<String, Container> = docker::containers(&inspect?.stdout)?
@@ -50,12 +42,7 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
         .collect();
     let holders = holders(look, &containers, &listing);
     let details = details(runner, look, &containers)?;
-    Ok(Observed {
-        containers,
-        holders,
-        waited: look.waited.clone(),
-        ..details
-    })
+    Ok(Observed { containers, holders, waited: look.waited.clone(), ..details })
 }
 
 /// The answer of a command that only fails when the engine does.
@@ -79,16 +66,11 @@ pub fn each<T: Send>(mirrors: &[&Mirror], work: impl Fn(&Mirror) -> T + Sync) ->
         for mirror in mirrors {
             scope.spawn(|| {
                 let result = work(mirror);
-                found
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .push((mirror.host.clone(), result));
+                found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((mirror.host.clone(), result));
             });
         }
     });
-    found
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[derive(Default)]
@@ -98,20 +80,10 @@ struct Detail {
     crash: Option<Vec<String>>,
 }
 
-fn details(
-    runner: &dyn Runner,
-    look: &Look,
-    containers: &BTreeMap<String, Container>,
-) -> Result<Observed> {
-    let there: Vec<&Mirror> = look
-        .mirrors
-        .iter()
-        .filter(|mirror| containers.contains_key(&mirror.name))
-        .collect();
+fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Container>) -> Result<Observed> {
+    let there: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| containers.contains_key(&mirror.name)).collect();
     let mut observed = Observed::default();
-    for (host, detail) in each(&there, |mirror| {
-        detail(runner, look.config, mirror, &containers[&mirror.name])
-    }) {
+    for (host, detail) in each(&there, |mirror| detail(runner, look.config, mirror, &containers[&mirror.name])) {
         let detail = detail?;
         if detail.answers {
             observed.answering.insert(host.clone());
@@ -126,12 +98,7 @@ fn details(
     Ok(observed)
 }
 
-fn detail(
-    runner: &dyn Runner,
-    config: &Config,
-    mirror: &Mirror,
-    container: &Container,
-) -> Result<Detail> {
+fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Container) -> Result<Detail> {
     let mut detail = Detail::default();
     match container.state.status.as_str() {
         "running" => {
@@ -154,16 +121,10 @@ fn detail(
 }
 
 /// Who holds the ports of the mirrors that do not run: another container, or a process.
-fn holders(
-    look: &Look,
-    containers: &BTreeMap<String, Container>,
-    listing: &str,
-) -> BTreeMap<u16, String> {
+fn holders(look: &Look, containers: &BTreeMap<String, Container>, listing: &str) -> BTreeMap<u16, String> {
     let mut holders = BTreeMap::new();
     for mirror in look.mirrors {
-        let status = containers
-            .get(&mirror.name)
-            .map(|container| container.state.status.as_str());
+        let status = containers.get(&mirror.name).map(|container| container.state.status.as_str());
         if matches!(status, Some("running" | "paused" | "restarting")) {
             continue;
         }
@@ -204,10 +165,7 @@ pub fn ours(runner: &dyn Runner, prefix: &str) -> Result<(Vec<String>, Vec<Strin
         let output = engine_answer(&cmd, runner.run(&cmd)?)?;
         Ok(output.text().lines().map(str::to_owned).collect())
     };
-    Ok((
-        names(docker::our_containers(prefix))?,
-        names(docker::our_volumes(prefix))?,
-    ))
+    Ok((names(docker::our_containers(prefix))?, names(docker::our_volumes(prefix))?))
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.
@@ -225,9 +183,9 @@ pub fn is_ours(config: &Config, mirror: &Mirror, container: &Container) -> bool 
 pub fn check_version(runner: &dyn Runner) -> Result<()> {
     let cmd = docker::version();
     let text = engine_answer(&cmd, runner.run(&cmd)?)?.text();
-    let (api, release) = text.trim().split_once(' ').ok_or_else(|| Error::Answer {
-        command: cmd.shell(),
-        problem: format!("{:?} is no version", text.trim()),
-    })?;
+    let (api, release) = text
+        .trim()
+        .split_once(' ')
+        .ok_or_else(|| Error::Answer { command: cmd.shell(), problem: format!("{:?} is no version", text.trim()) })?;
     crate::tool::check_engine(api, release)
 }

@@ -14,14 +14,9 @@ use crate::{app, cache, engine};
 pub fn onboard(app: &App, yes: bool, up: &Up) -> Result<()> {
     let needs = engine::needs(&app.processes)?;
     if !needs.is_empty() {
-        let list: String = needs
-            .iter()
-            .map(|need| format!("  {}\n", need.line()))
-            .collect();
+        let list: String = needs.iter().map(|need| format!("  {}\n", need.line())).collect();
         if app.dry_run {
-            return app::write(&format!(
-                "would do, before the caches are brought up:\n{list}"
-            ));
+            return app::write(&format!("would do, before the caches are brought up:\n{list}"));
         }
         if !yes && !agreed(app, &list)? {
             return Err(Error::Usage {
@@ -33,23 +28,19 @@ pub fn onboard(app: &App, yes: bool, up: &Up) -> Result<()> {
     }
     cache::up(app, &[], up)?;
     if !app.dry_run && !app.json {
-        app.term.step("next: `cargo xtask cache-status` shows the caches; docs/cache.md has what nodes need to use them");
+        app.term
+            .step("next: `cargo xtask cache-status` shows the caches; docs/cache.md has what nodes need to use them");
     }
     Ok(())
 }
 
 fn agreed(app: &App, list: &str) -> Result<bool> {
-    app.term.warn(&format!(
-        "there is no engine that answers; this would\n{list}"
-    ));
+    app.term.warn(&format!("there is no engine that answers; this would\n{list}"));
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
     app.term.step("go on? [y/N]");
     let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(Error::io("read the answer"))?;
+    std::io::stdin().lock().read_line(&mut answer).map_err(Error::io("read the answer"))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -67,24 +67,14 @@ pub fn up(config: &Config, mirrors: &[Mirror], observed: &Observed) -> Plan {
         match decide(config, mirror, observed) {
             Ok(None) => {}
             Ok(Some((action, why))) => {
-                let binds = matches!(
-                    action,
-                    Action::Create(_) | Action::Replace(_) | Action::Start
-                );
+                let binds = matches!(action, Action::Create(_) | Action::Replace(_) | Action::Start);
                 match observed.holders.get(&mirror.port).filter(|_| binds) {
                     Some(holder) => plan.blockers.push(Finding::new(
                         &mirror.host,
                         format!("port {} is held by {holder}", mirror.port),
-                        format!(
-                            "stop it, or give the mirror another `port` in [mirrors.\"{}\"]",
-                            mirror.host
-                        ),
+                        format!("stop it, or give the mirror another `port` in [mirrors.\"{}\"]", mirror.host),
                     )),
-                    None => plan.steps.push(Step {
-                        host: mirror.host.clone(),
-                        action,
-                        why,
-                    }),
+                    None => plan.steps.push(Step { host: mirror.host.clone(), action, why }),
                 }
             }
             Err(blocker) => plan.blockers.push(blocker),
@@ -97,10 +87,7 @@ type Decision = Result<Option<(Action, Vec<String>)>, Finding>;
 
 fn decide(config: &Config, mirror: &Mirror, observed: &Observed) -> Decision {
     let Some(container) = observed.containers.get(&mirror.name) else {
-        return Ok(Some((
-            Action::Create(Mode::Proxy),
-            vec!["absent".to_owned()],
-        )));
+        return Ok(Some((Action::Create(Mode::Proxy), vec!["absent".to_owned()])));
     };
     let drift = match container.label(LABEL_PREFIX) {
         Some(_) => container.drift(mirror, &config.bind),
@@ -115,66 +102,35 @@ fn decide(config: &Config, mirror: &Mirror, observed: &Observed) -> Decision {
         "restarting" => crashed(mirror, container, observed),
         "paused" => Ok(Some((Action::Unpause, vec!["paused".to_owned()]))),
         "exited" => Ok(Some((Action::Start, vec!["stopped".to_owned()]))),
-        "created" if container.state.error.is_empty() => {
-            Ok(Some((Action::Start, vec!["never started".to_owned()])))
-        }
+        "created" if container.state.error.is_empty() => Ok(Some((Action::Start, vec!["never started".to_owned()]))),
         _ => {
             let error = Some(&container.state.error).filter(|error| !error.is_empty());
-            let why = format!(
-                "{status}{}",
-                error.map(|error| format!(": {error}")).unwrap_or_default()
-            );
+            let why = format!("{status}{}", error.map(|error| format!(": {error}")).unwrap_or_default());
             Ok(Some((Action::Replace(container.mode()), vec![why])))
         }
     }
 }
 
 /// What carries no label of ours is adopted when it is what the guide makes, and is otherwise never touched.
-fn by_hand(
-    config: &Config,
-    mirror: &Mirror,
-    container: &Container,
-) -> Result<Vec<String>, Finding> {
-    let rename = format!(
-        "remove or rename it (`docker rename {} OTHER`)",
-        mirror.name
-    );
+fn by_hand(config: &Config, mirror: &Mirror, container: &Container) -> Result<Vec<String>, Finding> {
+    let rename = format!("remove or rename it (`docker rename {} OTHER`)", mirror.name);
     if container.upstream().is_none() {
-        let problem = format!(
-            "a container named {} is there and is no proxy: {}",
-            mirror.name,
-            container.image()
-        );
-        return Err(Finding::new(
-            &mirror.host,
-            problem,
-            format!("{rename}, or set another `prefix`"),
-        ));
+        let problem = format!("a container named {} is there and is no proxy: {}", mirror.name, container.image());
+        return Err(Finding::new(&mirror.host, problem, format!("{rename}, or set another `prefix`")));
     }
     let drift = container.guide_drift(mirror, &config.bind);
     if drift.is_empty() {
         return Ok(Vec::new());
     }
-    let problem = format!(
-        "{} was made by hand and differs: {}",
-        mirror.name,
-        drift.join("; ")
-    );
-    Err(Finding::new(
-        &mirror.host,
-        problem,
-        format!("{rename}, or say the same in cache.toml"),
-    ))
+    let problem = format!("{} was made by hand and differs: {}", mirror.name, drift.join("; "));
+    Err(Finding::new(&mirror.host, problem, format!("{rename}, or say the same in cache.toml")))
 }
 
 fn running(mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
     let answers = observed.answering.contains(&mirror.host);
     let offline = container.mode() == Mode::Offline;
     if answers && offline && observed.reachable.contains(&mirror.host) {
-        return Ok(Some((
-            Action::Replace(Mode::Proxy),
-            vec!["the upstream answers again".to_owned()],
-        )));
+        return Ok(Some((Action::Replace(Mode::Proxy), vec!["the upstream answers again".to_owned()])));
     }
     if answers {
         return Ok(None);
@@ -183,20 +139,10 @@ fn running(mirror: &Mirror, container: &Container, observed: &Observed) -> Decis
         return Ok(Some((Action::Wait, vec!["no answer yet".to_owned()])));
     }
     if offline || container.label(LABEL_PREFIX).is_none() {
-        let problem = format!(
-            "{} runs and does not answer on port {}",
-            mirror.name, mirror.port
-        );
-        return Err(Finding::new(
-            &mirror.host,
-            problem,
-            format!("read `docker logs {}`", mirror.name),
-        ));
+        let problem = format!("{} runs and does not answer on port {}", mirror.name, mirror.port);
+        return Err(Finding::new(&mirror.host, problem, format!("read `docker logs {}`", mirror.name)));
     }
-    let why = format!(
-        "{} accepts no request while it waits for {}",
-        mirror.name, mirror.upstream
-    );
+    let why = format!("{} accepts no request while it waits for {}", mirror.name, mirror.upstream);
     Ok(Some((Action::Replace(Mode::Offline), vec![why])))
 }
 
@@ -212,36 +158,19 @@ pub enum Crash {
 /// Tells the causes apart by the registry's own last words (`panic: Get "https://host/v2/": ...` from 2.6 on).
 pub fn crash(lines: &[String], upstream: &str) -> Crash {
     let asked = format!("panic: Get \"{upstream}/v2/\": ");
-    if lines.iter().any(|line| line.contains(&asked)) {
-        Crash::Upstream
-    } else {
-        Crash::Other
-    }
+    if lines.iter().any(|line| line.contains(&asked)) { Crash::Upstream } else { Crash::Other }
 }
 
 fn crashed(mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
-    let lines = observed
-        .crashes
-        .get(&mirror.host)
-        .cloned()
-        .unwrap_or_default();
+    let lines = observed.crashes.get(&mirror.host).cloned().unwrap_or_default();
     let cause = crash(&lines, &mirror.upstream);
     if cause == Crash::Upstream && container.label(LABEL_PREFIX).is_some() {
-        let word = lines
-            .iter()
-            .find_map(|line| line.split_once("/v2/\": ").map(|(_, word)| word.to_owned()));
-        let why = format!(
-            "{} is out of reach: {}",
-            mirror.upstream,
-            word.unwrap_or_default()
-        );
+        let word = lines.iter().find_map(|line| line.split_once("/v2/\": ").map(|(_, word)| word.to_owned()));
+        let why = format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default());
         return Ok(Some((Action::Replace(Mode::Offline), vec![why])));
     }
     let problem = format!("{} ends as soon as it starts", mirror.name);
-    let fix = format!(
-        "mend what its last lines name, then `cargo xtask cache-up {}`",
-        mirror.host
-    );
+    let fix = format!("mend what its last lines name, then `cargo xtask cache-up {}`", mirror.host);
     Err(Finding::new(&mirror.host, problem, fix).seen(lines))
 }
 
@@ -262,16 +191,11 @@ mod tests {
     }
 
     fn observed(change: impl Fn(&mut Value)) -> Observed {
-        let args: Vec<String> =
-            crate::docker::run(&mirror(), Mode::Proxy, "registry-", &Bind::All, "r")
-                .argv()
-                .map(str::to_owned)
-                .collect();
-        let env: Vec<&String> = args
-            .windows(2)
-            .filter(|pair| pair[0] == "--env")
-            .map(|pair| &pair[1])
+        let args: Vec<String> = crate::docker::run(&mirror(), Mode::Proxy, "registry-", &Bind::All, "r")
+            .argv()
+            .map(str::to_owned)
             .collect();
+        let env: Vec<&String> = args.windows(2).filter(|pair| pair[0] == "--env").map(|pair| &pair[1]).collect();
         let mut value = json!([{
             "Id": "abc", "Name": "/registry-docker.io", "State": {"Status": "running", "Error": ""},
             "Config": {"Image": "registry:2", "Env": env, "Labels": {LABEL_PREFIX: "registry-"}},
@@ -281,10 +205,7 @@ mod tests {
         change(&mut value[0]);
         let container = containers(value.to_string().as_bytes()).unwrap().remove(0);
         let containers = [(container.name().to_owned(), container)].into();
-        Observed {
-            containers,
-            ..Observed::default()
-        }
+        Observed { containers, ..Observed::default() }
     }
 
     fn action(observed: &Observed) -> Option<Action> {
@@ -302,18 +223,12 @@ mod tests {
     #[test]
     fn each_state_has_its_step() {
         let in_state = |status: &str| observed(|json| json["State"]["Status"] = json!(status));
-        assert_eq!(
-            action(&Observed::default()),
-            Some(Action::Create(Mode::Proxy))
-        );
+        assert_eq!(action(&Observed::default()), Some(Action::Create(Mode::Proxy)));
         assert_eq!(action(&in_state("running")), Some(Action::Wait));
         assert_eq!(action(&in_state("paused")), Some(Action::Unpause));
         assert_eq!(action(&in_state("exited")), Some(Action::Start));
         assert_eq!(action(&in_state("created")), Some(Action::Start));
-        assert_eq!(
-            action(&in_state("dead")),
-            Some(Action::Replace(Mode::Proxy))
-        );
+        assert_eq!(action(&in_state("dead")), Some(Action::Replace(Mode::Proxy)));
     }
 
     #[test]
@@ -326,9 +241,7 @@ mod tests {
 
     #[test]
     fn a_port_clash_that_left_a_container_replaces_it() {
-        let seen = observed(|json| {
-            json["State"] = json!({"Status": "created", "Error": "port is already allocated"})
-        });
+        let seen = observed(|json| json["State"] = json!({"Status": "created", "Error": "port is already allocated"}));
         assert_eq!(action(&seen), Some(Action::Replace(Mode::Proxy)));
     }
 
@@ -339,8 +252,7 @@ mod tests {
         seen.crashes.insert("docker.io".into(), vec![last.into()]);
         assert_eq!(action(&seen), Some(Action::Replace(Mode::Offline)));
 
-        let mut offline =
-            observed(|json| json["Config"]["Labels"][crate::docker::LABEL_MODE] = json!("offline"));
+        let mut offline = observed(|json| json["Config"]["Labels"][crate::docker::LABEL_MODE] = json!("offline"));
         offline.answering.insert("docker.io".into());
         assert_eq!(action(&offline), None);
         offline.reachable.insert("docker.io".into());
@@ -357,8 +269,7 @@ mod tests {
     #[test]
     fn another_crash_is_shown_and_not_touched() {
         let mut seen = observed(|json| json["State"]["Status"] = json!("restarting"));
-        seen.crashes
-            .insert("docker.io".into(), vec!["configuration error".into()]);
+        seen.crashes.insert("docker.io".into(), vec!["configuration error".into()]);
         assert_eq!(blocker(&seen).seen, ["configuration error"]);
     }
 
@@ -373,19 +284,14 @@ mod tests {
             json["Config"]["Labels"] = json!(null);
             json["Config"]["Image"] = json!("registry:2.5");
         });
-        assert!(
-            blocker(&other)
-                .problem
-                .contains("image is registry:2.5, wanted registry:2")
-        );
+        assert!(blocker(&other).problem.contains("image is registry:2.5, wanted registry:2"));
     }
 
     #[test]
     fn what_the_guide_made_is_adopted() {
         let mut made = observed(|json| {
             json["Config"]["Labels"] = json!(null);
-            json["Config"]["Env"] =
-                json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
+            json["Config"]["Env"] = json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
             json["Mounts"][0]["Name"] = json!("0123");
         });
         made.answering.insert("docker.io".into());
@@ -394,10 +300,7 @@ mod tests {
 
     #[test]
     fn a_busy_port_names_its_holder_before_anything_is_created() {
-        let seen = Observed {
-            holders: [(5000, "container web".to_owned())].into(),
-            ..Observed::default()
-        };
+        let seen = Observed { holders: [(5000, "container web".to_owned())].into(), ..Observed::default() };
         assert_eq!(blocker(&seen).problem, "port 5000 is held by container web");
     }
 }

@@ -46,14 +46,7 @@ impl Reconcile<'_> {
     /// # Errors
     /// The engine does not answer.
     pub fn plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
-        let observed = observe(
-            self.runner,
-            &Look {
-                config: self.config,
-                mirrors: self.mirrors,
-                waited,
-            },
-        )?;
+        let observed = observe(self.runner, &Look { config: self.config, mirrors: self.mirrors, waited })?;
         Ok((up(self.config, self.mirrors, &observed), observed))
     }
 
@@ -69,9 +62,7 @@ impl Reconcile<'_> {
             return Err(match error {
                 Error::Interrupted { signal, .. } => Error::Interrupted {
                     signal,
-                    left: format!(
-                        "{taken}what answers stays; `cargo xtask cache-up` goes on from here"
-                    ),
+                    left: format!("{taken}what answers stays; `cargo xtask cache-up` goes on from here"),
                 },
                 other => other,
             });
@@ -115,11 +106,7 @@ impl Reconcile<'_> {
         failures.extend(plan.blockers);
         if failures.is_empty() {
             failures.extend(plan.steps.iter().map(|step| {
-                let problem = format!(
-                    "not up within {} s: {}",
-                    self.timeout.as_secs(),
-                    step.why.join("; ")
-                );
+                let problem = format!("not up within {} s: {}", self.timeout.as_secs(), step.why.join("; "));
                 Finding::new(
                     &step.host,
                     problem,
@@ -135,10 +122,7 @@ impl Reconcile<'_> {
     }
 
     fn apply(&self, steps: &[Step], run: &str) -> Result<Vec<Finding>> {
-        let mirrors: Vec<&Mirror> = steps
-            .iter()
-            .filter_map(|step| self.mirror(&step.host))
-            .collect();
+        let mirrors: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let results = each(&mirrors, |mirror| {
             let step = steps.iter().find(|step| step.host == mirror.host);
             step.map_or(Ok(()), |step| self.step(mirror, step, run))
@@ -147,12 +131,7 @@ impl Reconcile<'_> {
         for (host, result) in results {
             match result {
                 Ok(()) => {}
-                Err(Error::Command {
-                    command,
-                    status,
-                    seen,
-                    ..
-                }) => failures.push(
+                Err(Error::Command { command, status, seen, .. }) => failures.push(
                     Finding::new(
                         host,
                         format!("`{command}` ended with {status}"),
@@ -168,15 +147,7 @@ impl Reconcile<'_> {
 
     fn step(&self, mirror: &Mirror, step: &Step, run: &str) -> Result<()> {
         let go = |cmd: Cmd| self.runner.run(&cmd)?.checked(&cmd, "").map(|_| ());
-        let create = |mode| {
-            go(docker::run(
-                mirror,
-                mode,
-                &self.config.prefix,
-                &self.config.bind,
-                run,
-            ))
-        };
+        let create = |mode| go(docker::run(mirror, mode, &self.config.prefix, &self.config.bind, run));
         match step.action {
             Action::Create(mode) => create(mode)?,
             Action::Replace(mode) => {
@@ -193,35 +164,17 @@ impl Reconcile<'_> {
 
     /// Waits until each answers, ends, or has kept its port closed for too long; gives back those of the last kind.
     fn wait(&self, steps: &[Step], deadline: Instant) -> Result<BTreeSet<String>> {
-        let mut pending: Vec<&Mirror> = steps
-            .iter()
-            .filter_map(|step| self.mirror(&step.host))
-            .collect();
+        let mut pending: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let patience = deadline.min(Instant::now() + UPSTREAM_PATIENCE);
-        let names = |pending: &[&Mirror]| {
-            pending
-                .iter()
-                .map(|m| m.host.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let names = |pending: &[&Mirror]| pending.iter().map(|m| m.host.as_str()).collect::<Vec<_>>().join(", ");
         let bar = self.term.waiting("");
         let mut looked = Instant::now();
         while !pending.is_empty() {
             bar.set_message(format!("waiting for {}", names(&pending)));
-            let answers = each(&pending, |mirror| {
-                registry::answers(&registry::address(mirror, &self.config.bind))
-            });
-            pending.retain(|mirror| {
-                !answers
-                    .iter()
-                    .any(|(host, answers)| *answers && *host == mirror.host)
-            });
+            let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, &self.config.bind)));
+            pending.retain(|mirror| !answers.iter().any(|(host, answers)| *answers && *host == mirror.host));
             if let Some(signal) = self.runner.interrupted() {
-                return Err(Error::Interrupted {
-                    signal,
-                    left: String::new(),
-                });
+                return Err(Error::Interrupted { signal, left: String::new() });
             }
             if Instant::now() >= patience {
                 break;
@@ -232,17 +185,12 @@ impl Reconcile<'_> {
                 let output = self.runner.run(&docker::inspect(&names))?;
                 let there = docker::containers(&output.stdout)?;
                 pending.retain(|mirror| {
-                    there.iter().any(|container| {
-                        container.name() == mirror.name && container.state.status == "running"
-                    })
+                    there.iter().any(|container| container.name() == mirror.name && container.state.status == "running")
                 });
             }
             std::thread::sleep(POLL);
         }
-        Ok(pending
-            .into_iter()
-            .map(|mirror| mirror.host.clone())
-            .collect())
+        Ok(pending.into_iter().map(|mirror| mirror.host.clone()).collect())
     }
 
     /// Removes what this run created and what does not answer; says what it did.
@@ -259,12 +207,7 @@ impl Reconcile<'_> {
             .filter(|container| container.label(LABEL_RUN) == Some(run))
             .map(|container| container.name().to_owned())
             .collect();
-        if broken.is_empty()
-            || !self
-                .runner
-                .run(&docker::remove(&broken))
-                .is_ok_and(|output| output.ok())
-        {
+        if broken.is_empty() || !self.runner.run(&docker::remove(&broken)).is_ok_and(|output| output.ok()) {
             return String::new();
         }
         format!("took back {}; ", broken.join(", "))
@@ -272,7 +215,5 @@ impl Reconcile<'_> {
 }
 
 fn nanos() -> u128 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }

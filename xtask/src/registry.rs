@@ -18,26 +18,26 @@ pub fn address(mirror: &Mirror, bind: &Bind) -> String {
     }
 }
 
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build();
+    ureq::Agent::new_with_config(config)
+}
+
 /// Whether a registry answers `/v2/` at an address, within two seconds.
 pub fn answers(address: &str) -> bool {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .proxy(None)
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
-    agent
-        .get(format!("http://{address}/v2/"))
-        .call()
-        .is_ok_and(|response| response.status() == 200)
+    agent().get(format!("http://{address}/v2/")).call().is_ok_and(|response| response.status() == 200)
+}
+
+/// What `/debug/vars` of a registry says; `None` when it does not answer with JSON within two seconds.
+pub fn debug_vars(address: &str) -> Option<serde_json::Value> {
+    let text = agent().get(format!("http://{address}/debug/vars")).call().ok()?.body_mut().read_to_string().ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// What a registry said when it ended: its panic without the stack, or else its last lines.
 pub fn last_words(log: &str) -> Vec<String> {
     let panic = log.lines().rfind(|line| line.starts_with("panic: "));
-    panic.map_or_else(
-        || crate::exec::tail(log, 6),
-        |panic| vec![panic.trim_end().to_owned()],
-    )
+    panic.map_or_else(|| crate::exec::tail(log, 6), |panic| vec![panic.trim_end().to_owned()])
 }
 
 #[cfg(test)]
@@ -48,10 +48,7 @@ mod tests {
     fn a_panic_is_told_without_its_stack() {
         let log = "level=info msg=x\npanic: one\n\ngoroutine 1 [running]:\nmain.main()\npanic: two\n\ngoroutine 1:\n";
         assert_eq!(last_words(log), ["panic: two"]);
-        assert_eq!(
-            last_words("a\nconfiguration error: b\n"),
-            ["a", "configuration error: b"]
-        );
+        assert_eq!(last_words("a\nconfiguration error: b\n"), ["a", "configuration error: b"]);
     }
     use std::io::{Read, Write};
 
@@ -69,12 +66,8 @@ mod tests {
 
     #[test]
     fn only_a_200_is_an_answer() {
-        assert!(answers(&serve_once(
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-        )));
-        assert!(!answers(&serve_once(
-            "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
-        )));
+        assert!(answers(&serve_once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")));
+        assert!(!answers(&serve_once("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")));
         assert!(!answers("127.0.0.1:1"));
     }
 }

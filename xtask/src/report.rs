@@ -13,12 +13,7 @@ pub fn done(mirror: &Mirror, step: &Step) -> String {
         Action::Unpause => "unpaused",
         Action::Wait => "waited for",
     };
-    format!(
-        "{verb} {}{} ({})",
-        mirror.name,
-        offline(step.action),
-        step.why.join("; ")
-    )
+    format!("{verb} {}{} ({})", mirror.name, offline(step.action), step.why.join("; "))
 }
 
 fn offline(action: Action) -> &'static str {
@@ -41,30 +36,17 @@ pub fn plan(plan: &Plan) -> String {
             Action::Unpause => "unpause",
             Action::Wait => "wait for",
         };
-        format!(
-            "would {verb} {}{} ({})\n",
-            step.host,
-            offline(step.action),
-            step.why.join("; ")
-        )
+        format!("would {verb} {}{} ({})\n", step.host, offline(step.action), step.why.join("; "))
     };
     plan.steps.iter().map(line).collect()
 }
 
 /// Where the caches are: a line a mirror.
 pub fn addresses(config: &Config, mirrors: &[Mirror], offline: impl Fn(&Mirror) -> bool) -> String {
-    let width = mirrors
-        .iter()
-        .map(|mirror| mirror.host.len())
-        .max()
-        .unwrap_or(0);
+    let width = mirrors.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
     let line = |mirror: &Mirror| {
         let at = crate::registry::address(mirror, &config.bind);
-        let mode = if offline(mirror) {
-            "  offline: serves what is cached"
-        } else {
-            ""
-        };
+        let mode = if offline(mirror) { "  offline: serves what is cached" } else { "" };
         format!("{:width$}  http://{at}{mode}\n", mirror.host)
     };
     mirrors.iter().map(line).collect()
@@ -77,35 +59,15 @@ pub fn bytes(count: u64) -> String {
 
 /// The settings in force as text.
 pub fn config(config: &Config) -> String {
-    let file = config
-        .file
-        .as_ref()
-        .map_or("none; the built-in defaults", |file| file.as_str());
+    let file = config.file.as_ref().map_or("none; the built-in defaults", |file| file.as_str());
     let bind = match &config.bind {
         Bind::All => "all".to_owned(),
         Bind::Address(address) => address.to_string(),
     };
-    let preset = if config.preset == crate::config::Preset::Guide {
-        "guide"
-    } else {
-        "default"
-    };
-    let head = format!(
-        "file    {file}\npreset  {preset}\nprefix  {}\nbind    {bind}\n\n",
-        config.prefix
-    );
-    let host = config
-        .mirrors
-        .iter()
-        .map(|mirror| mirror.host.len())
-        .max()
-        .unwrap_or(0);
-    let line = |m: &Mirror| {
-        format!(
-            "{:host$}  {:5}  {}  {}\n",
-            m.host, m.port, m.image, m.upstream
-        )
-    };
+    let preset = if config.preset == crate::config::Preset::Guide { "guide" } else { "default" };
+    let head = format!("file    {file}\npreset  {preset}\nprefix  {}\nbind    {bind}\n\n", config.prefix);
+    let host = config.mirrors.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
+    let line = |m: &Mirror| format!("{:host$}  {:5}  {}  {}\n", m.host, m.port, m.image, m.upstream);
     head + &config.mirrors.iter().map(line).collect::<String>()
 }
 
@@ -115,20 +77,11 @@ mod tests {
 
     #[test]
     fn a_plan_says_what_it_would_do_and_why() {
-        let step = |host: &str, action| Step {
-            host: host.into(),
-            action,
-            why: vec!["absent".into()],
-        };
-        let steps = vec![
-            step("docker.io", Action::Create(Mode::Proxy)),
-            step("quay.io", Action::Replace(Mode::Offline)),
-        ];
+        let step = |host: &str, action| Step { host: host.into(), action, why: vec!["absent".into()] };
+        let steps =
+            vec![step("docker.io", Action::Create(Mode::Proxy)), step("quay.io", Action::Replace(Mode::Offline))];
         assert_eq!(
-            plan(&Plan {
-                steps,
-                blockers: Vec::new()
-            }),
+            plan(&Plan { steps, blockers: Vec::new() }),
             "would create docker.io (absent)\nwould replace quay.io, offline (absent)\n"
         );
         assert_eq!(plan(&Plan::default()), "nothing to do\n");

@@ -53,11 +53,7 @@ impl Term {
 
     /// Says nothing at all; for tests.
     pub fn silent() -> Self {
-        Self {
-            level: Level::Quiet,
-            color: false,
-            live: false,
-        }
+        Self { level: Level::Quiet, color: false, live: false }
     }
 
     fn say(self, least: Level, style: &str, label: &str, text: &str) {
@@ -71,11 +67,7 @@ impl Term {
 
     /// A text in a style (an SGR parameter), or as it is where colour is off.
     pub fn paint(self, style: &str, text: &str) -> String {
-        if self.color && !text.is_empty() {
-            format!("\u{1b}[{style}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.color && !text.is_empty() { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// One thing that was done or is being done.

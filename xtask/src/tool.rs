@@ -43,12 +43,8 @@ impl Tool {
 
     fn fix(self) -> &'static str {
         match self {
-            Self::Docker => {
-                "cargo xtask onboard, or install it: https://docs.docker.com/engine/install/"
-            }
-            Self::Ctr | Self::Containerd => {
-                "install containerd (Debian and Ubuntu: apt-get install containerd)"
-            }
+            Self::Docker => "cargo xtask onboard, or install it: https://docs.docker.com/engine/install/",
+            Self::Ctr | Self::Containerd => "install containerd (Debian and Ubuntu: apt-get install containerd)",
             Self::Dockerd => "install the engine: https://docs.docker.com/engine/install/",
             Self::AptGet | Self::Dpkg | Self::Ldd => "this needs Debian or Ubuntu",
             Self::Sudo => "run this as root, or install sudo",
@@ -58,9 +54,7 @@ impl Tool {
 
     /// Where it is on `PATH`, if it is.
     pub fn path(self) -> Option<String> {
-        which::which(self.name())
-            .ok()
-            .and_then(|path| path.into_os_string().into_string().ok())
+        which::which(self.name()).ok().and_then(|path| path.into_os_string().into_string().ok())
     }
 
     /// Its name, once it is known to be on `PATH`.

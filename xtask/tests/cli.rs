@@ -26,9 +26,7 @@ fn a_host_that_is_not_configured_names_those_that_are() {
     let run = run(&["--color", "never", "cache-status", "docker.example"], &[]);
     assert_eq!(run.code, Some(2));
     assert!(
-        run.stderr.starts_with(
-            "error: no mirror is configured for \"docker.example\"\nfix: name one of docker.io, "
-        ),
+        run.stderr.starts_with("error: no mirror is configured for \"docker.example\"\nfix: name one of docker.io, "),
         "{run:?}"
     );
 }
@@ -37,11 +35,7 @@ fn a_host_that_is_not_configured_names_those_that_are() {
 fn a_broken_file_of_settings_names_file_line_and_fix() {
     let dir = Shell::new().unwrap().create_temp_dir().unwrap();
     let file = dir.path().join("cache.toml");
-    std::fs::write(
-        &file,
-        "preset = \"guide\"\n[mirrors.\"docker.io\"]\nport = 5001\n",
-    )
-    .unwrap();
+    std::fs::write(&file, "preset = \"guide\"\n[mirrors.\"docker.io\"]\nport = 5001\n").unwrap();
     let run = run(&["--config", file.to_str().unwrap(), "config"], &[]);
     assert_eq!(run.code, Some(2));
     let expected = format!(
@@ -55,22 +49,12 @@ fn a_broken_file_of_settings_names_file_line_and_fix() {
 fn no_docker_on_path_says_how_to_get_it() {
     let run = run(&["cache-up"], &[("PATH", "/nonexistent")]);
     assert_eq!(run.code, Some(1));
-    assert!(
-        run.stderr
-            .starts_with("error: docker is not on PATH\nfix: cargo xtask onboard"),
-        "{run:?}"
-    );
+    assert!(run.stderr.starts_with("error: docker is not on PATH\nfix: cargo xtask onboard"), "{run:?}");
 }
 
 #[test]
 fn an_engine_that_is_down_is_never_nothing_there() {
-    for task in [
-        "cache-up",
-        "cache-down",
-        "cache-clean",
-        "cache-status",
-        "cache-logs",
-    ] {
+    for task in ["cache-up", "cache-down", "cache-clean", "cache-status", "cache-logs"] {
         let run = run(&[task], &[("DOCKER_HOST", "unix:///nonexistent.sock")]);
         assert_eq!(run.code, Some(1), "{run:?}");
         assert!(run.stderr.contains("fix: start the engine"), "{run:?}");
@@ -90,42 +74,22 @@ fn an_engine_older_than_18_03_is_refused_before_anything_is_created() {
     let path = format!("{}:/usr/bin:/bin", dir.path().display());
     let file = dir.path().join("cache.toml");
     std::fs::write(&file, "[mirrors.\"docker.io\"]\nport = 45999\n").unwrap();
-    let run = run(
-        &["--config", file.to_str().unwrap(), "cache-up", "docker.io"],
-        &[("PATH", &path)],
-    );
+    let run = run(&["--config", file.to_str().unwrap(), "cache-up", "docker.io"], &[("PATH", &path)]);
     assert_eq!(run.code, Some(1));
-    assert!(
-        run.stderr
-            .contains("the Docker engine is too old: 17.12.1-ce (API 1.35)"),
-        "{run:?}"
-    );
+    assert!(run.stderr.contains("the Docker engine is too old: 17.12.1-ce (API 1.35)"), "{run:?}");
     let asked = std::fs::read_to_string(asked).unwrap();
-    assert!(
-        !asked
-            .lines()
-            .any(|line| line.starts_with("run ") || line.starts_with("pull ")),
-        "{asked}"
-    );
+    assert!(!asked.lines().any(|line| line.starts_with("run ") || line.starts_with("pull ")), "{asked}");
 }
 
 #[test]
 fn settings_in_force_are_printed_as_text_and_as_json() {
     let text = run(&["--preset", "guide", "config"], &[]).stdout;
-    assert!(
-        text.contains("quay.io      5002  registry:2.5  https://quay.io\n"),
-        "{text}"
-    );
-    let json: serde_json::Value =
-        serde_json::from_str(&run(&["--json", "config"], &[]).stdout).unwrap();
+    assert!(text.contains("quay.io      5002  registry:2.5  https://quay.io\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json", "config"], &[]).stdout).unwrap();
     assert_eq!(json["mirrors"].as_array().unwrap().len(), 7);
 }
 
 #[test]
 fn completions_are_a_script() {
-    assert!(
-        run(&["completions", "bash"], &[])
-            .stdout
-            .contains("cache-up")
-    );
+    assert!(run(&["completions", "bash"], &[]).stdout.contains("cache-up"));
 }

@@ -4,28 +4,31 @@
 mod support;
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use support::{HOSTS, Image, World};
 use xshell::cmd;
 
 fn pull_everywhere(world: &World, image: &Image) {
     for (host, port) in HOSTS.iter().zip(&world.ports) {
-        image
-            .pull(*port, "library/one")
-            .unwrap_or_else(|error| panic!("through {host}: {error}"));
+        image.pull(*port, "library/one").unwrap_or_else(|error| panic!("through {host}: {error}"));
     }
+}
+
+/// Requests, hits, misses, bytes to clients and from upstream of each proxy.
+fn figures(world: &World) -> Vec<[u64; 5]> {
+    let status = world.xtask(&["--json", "cache-status"]);
+    let json: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    let names = ["requests", "hits", "misses", "bytes_to_clients", "bytes_from_upstream"];
+    let row = |row: &serde_json::Value| names.map(|name| row["figures"][name].as_u64().unwrap());
+    json["proxies"].as_array().unwrap().iter().map(row).collect()
 }
 
 fn modes(world: &World) -> Vec<String> {
     let status = world.xtask(&["--json", "cache-status"]);
     assert_eq!(status.code, Some(0), "{status:?}");
     let json: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
-    json["proxies"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row["mode"].as_str().unwrap().to_owned())
-        .collect()
+    json["proxies"].as_array().unwrap().iter().map(|row| row["mode"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -42,31 +45,18 @@ fn seven_caches_live_through_it_all() {
     let ages = world.ages();
     let since = cmd!(world.sh, "date +%s.%N").quiet().read().unwrap();
     let second = world.xtask(&["cache-up"]);
-    assert_eq!(
-        (second.code, second.stderr.as_str()),
-        (Some(0), ""),
-        "{second:?}"
-    );
+    assert_eq!((second.code, second.stderr.as_str()), (Some(0), ""), "{second:?}");
     let until = cmd!(world.sh, "date +%s.%N").quiet().read().unwrap();
     let label = format!("label=talos-cache.prefix={}", world.prefix);
-    let events = cmd!(
-        world.sh,
-        "docker events --since {since} --until {until} --filter {label}"
-    )
-    .quiet()
-    .read()
-    .unwrap();
+    let events =
+        cmd!(world.sh, "docker events --since {since} --until {until} --filter {label}").quiet().read().unwrap();
     assert_eq!(events, "");
     assert_eq!(world.ages(), ages);
 
     // The upstream gone and every proxy started again, as after a restart of the machine: what is cached is served.
     world.upstream("stop");
     let names = HOSTS.map(|host| world.name(host));
-    cmd!(world.sh, "docker restart --time 0 {names...}")
-        .quiet()
-        .ignore_stdout()
-        .run()
-        .unwrap();
+    cmd!(world.sh, "docker restart --time 0 {names...}").quiet().ignore_stdout().run().unwrap();
     let offline = world.xtask(&["cache-up"]);
     assert_eq!(offline.code, Some(0), "{offline:?}");
     assert!(offline.stderr.contains("out of reach"), "{offline:?}");
@@ -86,11 +76,7 @@ fn seven_caches_live_through_it_all() {
     assert_eq!(world.xtask(&["cache-status"]).code, Some(3));
     assert_eq!(world.xtask(&["cache-up"]).code, Some(0));
     let paused = world.name("quay.io");
-    cmd!(world.sh, "docker pause {paused}")
-        .quiet()
-        .ignore_stdout()
-        .run()
-        .unwrap();
+    cmd!(world.sh, "docker pause {paused}").quiet().ignore_stdout().run().unwrap();
     assert_eq!(world.xtask(&["cache-up", "quay.io"]).code, Some(0));
     assert_eq!(world.xtask(&["cache-clean", "--keep-cache"]).code, Some(0));
     world.upstream("stop");
@@ -98,26 +84,35 @@ fn seven_caches_live_through_it_all() {
     pull_everywhere(&world, &image);
 
     let logs = world.xtask(&["cache-logs", "docker.io"]);
-    assert!(
-        logs.stdout
-            .lines()
-            .any(|line| line.starts_with("docker.io | ")),
-        "{logs:?}"
-    );
+    assert!(logs.stdout.lines().any(|line| line.starts_with("docker.io | ")), "{logs:?}");
 
     let dry = world.xtask(&["cache-clean", "--dry-run"]);
-    assert!(
-        dry.code == Some(0) && dry.stdout.contains("would run docker"),
-        "{dry:?}"
-    );
+    assert!(dry.code == Some(0) && dry.stdout.contains("would run docker"), "{dry:?}");
     assert!(!world.left().is_empty());
     let clean = world.xtask(&["cache-clean"]);
-    assert!(
-        clean.code == Some(0) && clean.stderr.contains("freed"),
-        "{clean:?}"
-    );
+    assert!(clean.code == Some(0) && clean.stderr.contains("freed"), "{clean:?}");
     assert_eq!(world.left(), Vec::<String>::new());
     assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+}
+
+#[test]
+fn the_figures_of_known_pulls_are_true() {
+    let world = World::new("figures");
+    let image = Image::push(world.upstream_port, "library/one");
+    assert_eq!(world.xtask(&["cache-up"]).code, Some(0));
+    assert_eq!(figures(&world), [[0; 5]; 7]);
+    let (manifest, layer) = (image.manifest.len() as u64, image.layer.len() as u64);
+
+    // A pull is a manifest by tag, the same by digest, and a layer; registry 2 fetches a missing layer twice.
+    pull_everywhere(&world, &image);
+    let cold = [3, 1, 2, 2 * manifest + layer, manifest + 2 * layer];
+    let until = Instant::now() + Duration::from_secs(20);
+    while figures(&world) != [cold; 7] {
+        // The layer is stored, and the store logged, after the client has it.
+        assert!(Instant::now() < until, "{:?}, expected {cold:?}", figures(&world));
+    }
+    pull_everywhere(&world, &image);
+    assert_eq!(figures(&world), [[6, 4, 2, 2 * (2 * manifest + layer), manifest + 2 * layer]; 7]);
 }
 
 #[test]
@@ -128,59 +123,34 @@ fn drift_replaces_the_container_and_keeps_the_cache() {
     image.pull(world.ports[0], "library/one").unwrap();
     world.upstream("stop");
     world.settings("image = \"registry:other\"");
-    cmd!(world.sh, "docker tag registry:2 registry:other")
-        .quiet()
-        .run()
-        .unwrap();
+    cmd!(world.sh, "docker tag registry:2 registry:other").quiet().run().unwrap();
     let dry = world.xtask(&["cache-up", "--dry-run", "docker.io"]);
-    assert_eq!(
-        dry.stdout,
-        "would replace docker.io (image is registry:2, wanted registry:other)\n"
-    );
+    assert_eq!(dry.stdout, "would replace docker.io (image is registry:2, wanted registry:other)\n");
     let up = world.xtask(&["cache-up", "docker.io"]);
     assert_eq!(up.code, Some(0), "{up:?}");
     image.pull(world.ports[0], "library/one").unwrap();
-    cmd!(world.sh, "docker rmi --force registry:other")
-        .quiet()
-        .ignore_stdout()
-        .run()
-        .unwrap();
+    cmd!(world.sh, "docker rmi --force registry:other").quiet().ignore_stdout().run().unwrap();
 }
 
 #[test]
 fn what_is_foreign_blocks_everything_and_is_never_touched() {
     let world = World::new("foreign");
-    let (name, held) = (
-        world.name("docker.io"),
-        TcpListener::bind(("0.0.0.0", world.ports[1])).unwrap(),
-    );
-    cmd!(
-        world.sh,
-        "docker create --name {name} --entrypoint sleep registry:2 60"
-    )
-    .quiet()
-    .ignore_stdout()
-    .run()
-    .unwrap();
+    let (name, held) = (world.name("docker.io"), TcpListener::bind(("0.0.0.0", world.ports[1])).unwrap());
+    cmd!(world.sh, "docker create --name {name} --entrypoint sleep registry:2 60")
+        .quiet()
+        .ignore_stdout()
+        .run()
+        .unwrap();
     let up = world.xtask(&["cache-up"]);
     assert_eq!(up.code, Some(1), "{up:?}");
-    assert!(
-        up.stderr.contains(&format!(
-            "a container named {name} is there and is no proxy"
-        )),
-        "{up:?}"
-    );
+    assert!(up.stderr.contains(&format!("a container named {name} is there and is no proxy")), "{up:?}");
     let holder = format!("port {} is held by process e2e", world.ports[1]);
     assert!(up.stderr.contains(&holder), "{up:?}");
     drop(held);
     assert_eq!(world.left(), [name.as_str()]);
     assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
     assert_eq!(world.left(), [name.as_str()]);
-    cmd!(world.sh, "docker rm --volumes {name}")
-        .quiet()
-        .ignore_stdout()
-        .run()
-        .unwrap();
+    cmd!(world.sh, "docker rm --volumes {name}").quiet().ignore_stdout().run().unwrap();
 }
 
 #[test]
@@ -188,36 +158,21 @@ fn what_the_guide_made_is_adopted_as_it_is() {
     let world = World::new("guide");
     let (name, port) = (world.name("docker.io"), format!("{}:5000", world.ports[0]));
     let config = std::fs::read_to_string(world.config()).unwrap();
-    let upstream = config
-        .lines()
-        .find_map(|line| line.strip_prefix("upstream = "))
-        .unwrap()
-        .trim_matches('"')
-        .to_owned();
+    let upstream =
+        config.lines().find_map(|line| line.strip_prefix("upstream = ")).unwrap().trim_matches('"').to_owned();
     let env = format!("REGISTRY_PROXY_REMOTEURL={upstream}");
-    cmd!(
-        world.sh,
-        "docker run -d -p {port} -e {env} --restart always --name {name} registry:2"
-    )
-    .quiet()
-    .ignore_stdout()
-    .run()
-    .unwrap();
+    cmd!(world.sh, "docker run -d -p {port} -e {env} --restart always --name {name} registry:2")
+        .quiet()
+        .ignore_stdout()
+        .run()
+        .unwrap();
     let format = "{{.Id}}";
-    let id = || {
-        cmd!(world.sh, "docker inspect --format {format} {name}")
-            .quiet()
-            .read()
-            .unwrap()
-    };
+    let id = || cmd!(world.sh, "docker inspect --format {format} {name}").quiet().read().unwrap();
     let before = id();
     assert_eq!(world.xtask(&["cache-up"]).code, Some(0));
     assert_eq!(id(), before);
     let keep = world.xtask(&["cache-clean", "--keep-cache"]);
-    assert!(
-        keep.code == Some(1) && keep.stderr.contains("would be lost"),
-        "{keep:?}"
-    );
+    assert!(keep.code == Some(1) && keep.stderr.contains("would be lost"), "{keep:?}");
     assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
     assert_eq!(world.left(), Vec::<String>::new());
 }
@@ -230,10 +185,7 @@ fn eight_at_once_make_each_proxy_once() {
         let runs: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
-                    support::xtask(
-                        &xshell::Shell::new().unwrap(),
-                        &["--config", config.as_str(), "cache-up"],
-                    )
+                    support::xtask(&xshell::Shell::new().unwrap(), &["--config", config.as_str(), "cache-up"])
                 })
             })
             .collect();

@@ -9,15 +9,8 @@ use xshell::{Shell, cmd};
 
 pub const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 /// The hosts of the default set, in its order.
-pub const HOSTS: [&str; 7] = [
-    "docker.io",
-    "k8s.gcr.io",
-    "quay.io",
-    "gcr.io",
-    "ghcr.io",
-    "registry.k8s.io",
-    "factory.talos.dev",
-];
+pub const HOSTS: [&str; 7] =
+    ["docker.io", "k8s.gcr.io", "quay.io", "gcr.io", "ghcr.io", "registry.k8s.io", "factory.talos.dev"];
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The outcome of one run of the built program.
@@ -43,11 +36,7 @@ impl World {
     pub fn new(name: &str) -> Self {
         let sh = Shell::new().unwrap();
         assert!(
-            cmd!(sh, "docker version")
-                .quiet()
-                .ignore_stdout()
-                .run()
-                .is_ok(),
+            cmd!(sh, "docker version").quiet().ignore_stdout().run().is_ok(),
             "the end-to-end tests need an engine that answers: cargo xtask ci provides one"
         );
         let prefix = format!("e2e-{name}-{}-", std::process::id());
@@ -55,43 +44,22 @@ impl World {
         std::fs::create_dir_all(&folder).unwrap();
         let mut ports = free_ports(HOSTS.len() + 1);
         let upstream_port = ports.pop().unwrap();
-        let mut world = Self {
-            sh,
-            prefix,
-            ports,
-            upstream_port,
-            folder,
-            gateway: "127.0.0.1".to_owned(),
-        };
+        let mut world = Self { sh, prefix, ports, upstream_port, folder, gateway: "127.0.0.1".to_owned() };
         world.provide_image();
         let upstream = format!("{}upstream", world.prefix);
         let publish = format!("{upstream_port}:5000");
-        cmd!(
-            world.sh,
-            "docker run --detach --name {upstream} --publish {publish} registry:2"
-        )
-        .quiet()
-        .read()
-        .unwrap();
+        cmd!(world.sh, "docker run --detach --name {upstream} --publish {publish} registry:2").quiet().read().unwrap();
         wait_for(upstream_port);
         // Asked of a container: the network itself does not know its gateway before the engine's second start.
         let format = "{{.NetworkSettings.Networks.bridge.Gateway}}";
-        world.gateway = cmd!(world.sh, "docker inspect --format {format} {upstream}")
-            .quiet()
-            .read()
-            .unwrap();
+        world.gateway = cmd!(world.sh, "docker inspect --format {format} {upstream}").quiet().read().unwrap();
         world.settings("");
         world
     }
 
     /// The registry image comes as it would come to a user: by the first `cache-up`.
     fn provide_image(&self) {
-        if cmd!(self.sh, "docker image ls --quiet registry:2")
-            .quiet()
-            .read()
-            .unwrap()
-            .is_empty()
-        {
+        if cmd!(self.sh, "docker image ls --quiet registry:2").quiet().read().unwrap().is_empty() {
             self.settings("");
             assert_eq!(self.xtask(&["cache-up"]).code, Some(0));
             assert_eq!(self.xtask(&["cache-clean"]).code, Some(0));
@@ -114,10 +82,7 @@ impl World {
     }
 
     pub fn xtask(&self, args: &[&str]) -> Run {
-        xtask(
-            &self.sh,
-            &[&["--config", self.config().to_str().unwrap()], args].concat(),
-        )
+        xtask(&self.sh, &[&["--config", self.config().to_str().unwrap()], args].concat())
     }
 
     pub fn name(&self, host: &str) -> String {
@@ -128,22 +93,12 @@ impl World {
     pub fn ages(&self) -> String {
         let names = HOSTS.map(|host| self.name(host));
         let format = "{{.Id}} {{.Created}} {{.State.StartedAt}}";
-        cmd!(
-            self.sh,
-            "docker container inspect --format {format} {names...}"
-        )
-        .quiet()
-        .read()
-        .unwrap()
+        cmd!(self.sh, "docker container inspect --format {format} {names...}").quiet().read().unwrap()
     }
 
     pub fn upstream(&self, verb: &str) {
         let upstream = format!("{}upstream", self.prefix);
-        cmd!(self.sh, "docker {verb} {upstream}")
-            .quiet()
-            .ignore_stdout()
-            .run()
-            .unwrap();
+        cmd!(self.sh, "docker {verb} {upstream}").quiet().ignore_stdout().run().unwrap();
         if verb == "start" {
             wait_for(self.upstream_port);
         }
@@ -152,21 +107,10 @@ impl World {
     /// All containers and volumes whose name begins with the prefix, the upstream left out.
     pub fn left(&self) -> Vec<String> {
         let format = "{{.Names}}";
-        let containers = cmd!(self.sh, "docker container ls --all --format {format}")
-            .quiet()
-            .read()
-            .unwrap();
-        let volumes = cmd!(self.sh, "docker volume ls --quiet")
-            .quiet()
-            .read()
-            .unwrap();
+        let containers = cmd!(self.sh, "docker container ls --all --format {format}").quiet().read().unwrap();
+        let volumes = cmd!(self.sh, "docker volume ls --quiet").quiet().read().unwrap();
         let mine = |name: &&str| name.starts_with(&self.prefix) && !name.ends_with("-upstream");
-        containers
-            .lines()
-            .chain(volumes.lines())
-            .filter(mine)
-            .map(str::to_owned)
-            .collect()
+        containers.lines().chain(volumes.lines()).filter(mine).map(str::to_owned).collect()
     }
 }
 
@@ -174,21 +118,13 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = self.xtask(&["-q", "cache-clean"]);
         let upstream = format!("{}upstream", self.prefix);
-        let _ = cmd!(self.sh, "docker rm --force --volumes {upstream}")
-            .quiet()
-            .ignore_stdout()
-            .ignore_stderr()
-            .run();
+        let _ = cmd!(self.sh, "docker rm --force --volumes {upstream}").quiet().ignore_stdout().ignore_stderr().run();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 pub fn xtask(sh: &Shell, args: &[&str]) -> Run {
-    let output = cmd!(sh, "{XTASK} {args...}")
-        .quiet()
-        .ignore_status()
-        .output()
-        .unwrap();
+    let output = cmd!(sh, "{XTASK} {args...}").quiet().ignore_status().output().unwrap();
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -198,21 +134,14 @@ pub fn xtask(sh: &Shell, args: &[&str]) -> Run {
 
 /// Ports that are free now, all different since all are held until the last is found.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count)
-        .map(|_| std::net::TcpListener::bind("0.0.0.0:0").unwrap())
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
+    let held: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("0.0.0.0:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 fn wait_for(port: u16) {
     let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !xtask::registry::answers(&format!("127.0.0.1:{port}")) {
-        assert!(
-            std::time::Instant::now() < until,
-            "no registry answers on port {port}"
-        );
+        assert!(std::time::Instant::now() < until, "no registry answers on port {port}");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
@@ -224,10 +153,7 @@ pub struct Image {
 }
 
 pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -235,26 +161,13 @@ impl Image {
     /// Pushes an image of one configuration and one layer, as `REPOSITORY:v1`.
     pub fn push(port: u16, repository: &str) -> Self {
         let layer = repository.as_bytes().repeat(20_000);
-        let config =
-            br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
         for blob in [&layer[..], config] {
             let base = format!("http://127.0.0.1:{port}/v2/{repository}/blobs/uploads/");
             let begun = ureq::post(&base).send_empty().unwrap();
-            let at = begun
-                .headers()
-                .get("Location")
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
-            let at = if at.starts_with('/') {
-                format!("http://127.0.0.1:{port}{at}")
-            } else {
-                at
-            };
-            ureq::put(format!("{at}&digest={}", digest(blob)))
-                .send(blob)
-                .unwrap();
+            let at = begun.headers().get("Location").unwrap().to_str().unwrap().to_owned();
+            let at = if at.starts_with('/') { format!("http://127.0.0.1:{port}{at}") } else { at };
+            ureq::put(format!("{at}&digest={}", digest(blob))).send(blob).unwrap();
         }
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": OCI_MANIFEST,
@@ -263,10 +176,7 @@ impl Image {
         });
         let manifest = manifest.to_string().into_bytes();
         let url = format!("http://127.0.0.1:{port}/v2/{repository}/manifests/v1");
-        ureq::put(url)
-            .content_type(OCI_MANIFEST)
-            .send(&manifest[..])
-            .unwrap();
+        ureq::put(url).content_type(OCI_MANIFEST).send(&manifest[..]).unwrap();
         Self { manifest, layer }
     }
 
@@ -274,27 +184,14 @@ impl Image {
     pub fn pull(&self, port: u16, repository: &str) -> Result<(), String> {
         let get = |path: String, wanted: &[u8]| -> Result<(), String> {
             let url = format!("http://127.0.0.1:{port}/v2/{repository}/{path}");
-            let response = ureq::get(&url)
-                .header("Accept", OCI_MANIFEST)
-                .call()
-                .map_err(|error| format!("{url}: {error}"))?;
+            let response =
+                ureq::get(&url).header("Accept", OCI_MANIFEST).call().map_err(|error| format!("{url}: {error}"))?;
             let mut body = Vec::new();
-            response
-                .into_body()
-                .into_reader()
-                .read_to_end(&mut body)
-                .map_err(|error| format!("{url}: {error}"))?;
-            if body == wanted {
-                Ok(())
-            } else {
-                Err(format!("{url}: {} bytes that differ", body.len()))
-            }
+            response.into_body().into_reader().read_to_end(&mut body).map_err(|error| format!("{url}: {error}"))?;
+            if body == wanted { Ok(()) } else { Err(format!("{url}: {} bytes that differ", body.len())) }
         };
         get("manifests/v1".to_owned(), &self.manifest)?;
-        get(
-            format!("manifests/{}", digest(&self.manifest)),
-            &self.manifest,
-        )?;
+        get(format!("manifests/{}", digest(&self.manifest)), &self.manifest)?;
         get(format!("blobs/{}", digest(&self.layer)), &self.layer)
     }
 }
