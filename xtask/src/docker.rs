@@ -156,7 +156,8 @@ pub fn run(mirror: &Mirror, mode: Mode, prefix: &str, bind: &Bind, run: &str) ->
     };
     let mount = format!("type=volume,src={},dst={STORE},volume-label={LABEL_PREFIX}={prefix}", mirror.name);
     docker(Cmd::write("docker"), &["run", "--detach", "--restart", "always", "--name", &mirror.name])
-        .args(["--publish", &host_port, "--mount", &mount])
+        // The counters are for this host alone: the same port has a profiler.
+        .args(["--publish", &host_port, "--publish", "127.0.0.1::5001", "--mount", &mount])
         .args(["--label", &format!("{LABEL_PREFIX}={prefix}"), "--label", &format!("{LABEL_HOST}={}", mirror.host)])
         .args(["--label", &format!("{LABEL_RUN}={run}"), "--label", &format!("{LABEL_MODE}={}", mode.word())])
         .args(["--log-driver", "json-file", "--log-opt", "max-size=16m", "--log-opt", "max-file=4"])
