@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::cli::Up;
-use crate::config::Mirror;
+use crate::config::{Config, Mirror, Offline};
 use crate::docker::{self, LABEL_PREFIX, Mode};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, ReadOnly, Runner};
@@ -27,10 +27,12 @@ use crate::{image, registry, report};
 pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
     Tool::Docker.require()?;
     let mirrors = app.config.select(hosts)?;
+    let offline = if up.offline { Offline::Always } else { app.config.offline };
+    let config = Config { offline, ..app.config.clone() };
     let reconcile = Reconcile {
         runner: &app.processes,
         term: app.term,
-        config: &app.config,
+        config: &config,
         mirrors: &mirrors,
         timeout: Duration::from_secs(up.timeout),
     };

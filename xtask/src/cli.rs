@@ -110,6 +110,9 @@ pub struct Up {
     /// How long all proxies together may take to answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout: u64,
+    /// Serve what is cached without asking any upstream, whatever is within reach
+    #[arg(long)]
+    pub offline: bool,
     /// A registry image as `docker save` writes it, for when none can be pulled
     #[arg(long, value_name = "FILE")]
     pub image_archive: Option<Utf8PathBuf>,

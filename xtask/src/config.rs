@@ -34,6 +34,19 @@ pub enum Bind {
     Address(IpAddr),
 }
 
+/// What to do about an upstream that is out of reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offline {
+    /// Serve what is cached until it answers again.
+    #[default]
+    Auto,
+    /// Serve what is cached, whatever is within reach.
+    Always,
+    /// Call it an error.
+    Never,
+}
+
 /// A pull-through proxy as it is wished for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Mirror {
@@ -60,6 +73,8 @@ pub struct Config {
     pub prefix: String,
     /// Where the proxies are published.
     pub bind: Bind,
+    /// What to do about an upstream that is out of reach.
+    pub offline: Offline,
     /// The proxies, in the order of the preset and then of the file.
     pub mirrors: Vec<Mirror>,
 }
@@ -80,8 +95,16 @@ struct File {
     prefix: Option<Spanned<String>>,
     image: Option<Spanned<String>>,
     bind: Option<Spanned<String>>,
+    offline: Option<Spanned<Switch>>,
     #[serde(default)]
     mirrors: BTreeMap<Spanned<String>, Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Switch {
+    Flag(bool),
+    Word(String),
 }
 
 #[derive(Default, Deserialize)]
@@ -142,6 +165,7 @@ impl Config {
         let preset = preset.or(parsed.preset).unwrap_or_default();
         let prefix = source.prefix(parsed.prefix.as_ref())?;
         let bind = source.bind(parsed.bind.as_ref())?;
+        let offline = source.offline(parsed.offline.as_ref())?;
         let image = parsed.image.as_ref().map(|image| source.image(image)).transpose()?;
         let mut slots: Vec<Slot> = preset
             .mirrors()
@@ -165,7 +189,7 @@ impl Config {
         let slots: Vec<Slot> = slots.into_iter().filter(|slot| slot.enabled).collect();
         source.distinct(&slots)?;
         let mirrors = slots.into_iter().map(|slot| slot.mirror).collect();
-        Ok(Self { file, preset, prefix, bind, mirrors })
+        Ok(Self { file, preset, prefix, bind, offline, mirrors })
     }
 
     /// The mirrors of the hosts named, or all of them where none is named.
@@ -235,6 +259,19 @@ impl Source<'_> {
                 let problem = format!("bind: {text:?} is neither \"all\" nor an address");
                 self.error(bind.span().start, problem, "write \"all\", or one IP address of this host")
             }),
+        }
+    }
+
+    fn offline(&self, offline: Option<&Spanned<Switch>>) -> Result<Offline> {
+        let Some(offline) = offline else { return Ok(Offline::Auto) };
+        match offline.get_ref() {
+            Switch::Flag(true) => Ok(Offline::Always),
+            Switch::Flag(false) => Ok(Offline::Never),
+            Switch::Word(word) if word == "auto" => Ok(Offline::Auto),
+            Switch::Word(word) => {
+                let problem = format!("offline: {word:?} is neither \"auto\" nor true or false");
+                Err(self.error(offline.span().start, problem, "write \"auto\", true or false"))
+            }
         }
     }
 
@@ -418,6 +455,7 @@ mod tests {
             ("image = \"-x\"", 1, "no image reference"),
             ("bind = \"everywhere\"", 1, "neither"),
             ("prefix = \"-\"", 1, "cannot begin"),
+            ("\noffline = \"maybe\"", 2, "neither"),
             ("image = ", 1, ""),
         ] {
             let error = error(text);

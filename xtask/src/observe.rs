@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
-use crate::config::{Bind, Config, Mirror};
+use crate::config::{Bind, Config, Mirror, Offline};
 use crate::docker::{self, Container, LABEL_PREFIX, Mode};
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Output, Runner};
@@ -103,7 +103,8 @@ fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Con
     match container.state.status.as_str() {
         "running" => {
             detail.answers = registry::answers(&registry::address(mirror, &config.bind));
-            if detail.answers && container.mode() == Mode::Offline {
+            let may_return = config.offline == Offline::Auto && container.mode() == Mode::Offline;
+            if detail.answers && may_return {
                 runner.lines(&docker::probe_upstream(mirror), &mut |line| {
                     detail.reachable |= docker::upstream_answered(line);
                     !detail.reachable

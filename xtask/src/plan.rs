@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{Config, Mirror};
+use crate::config::{Config, Mirror, Offline};
 use crate::docker::{Container, LABEL_PREFIX, Mode};
 use crate::error::Finding;
 
@@ -87,27 +87,40 @@ type Decision = Result<Option<(Action, Vec<String>)>, Finding>;
 
 fn decide(config: &Config, mirror: &Mirror, observed: &Observed) -> Decision {
     let Some(container) = observed.containers.get(&mirror.name) else {
-        return Ok(Some((Action::Create(Mode::Proxy), vec!["absent".to_owned()])));
+        return Ok(Some((Action::Create(wanted_mode(config, Mode::Proxy)), vec!["absent".to_owned()])));
     };
+    let mode = wanted_mode(config, container.mode());
     let drift = match container.label(LABEL_PREFIX) {
         Some(_) => container.drift(mirror, &config.bind),
         None => by_hand(config, mirror, container)?,
     };
     if !drift.is_empty() {
-        return Ok(Some((Action::Replace(container.mode()), drift)));
+        return Ok(Some((Action::Replace(mode), drift)));
+    }
+    if mode != container.mode() && container.label(LABEL_PREFIX).is_some() {
+        return Ok(Some((Action::Replace(mode), vec![format!("{} is asked for", mode.word())])));
     }
     let status = container.state.status.as_str();
     match status {
-        "running" => running(mirror, container, observed),
-        "restarting" => crashed(mirror, container, observed),
+        "running" => running(config, mirror, container, observed),
+        "restarting" => crashed(config, mirror, container, observed),
         "paused" => Ok(Some((Action::Unpause, vec!["paused".to_owned()]))),
         "exited" => Ok(Some((Action::Start, vec!["stopped".to_owned()]))),
         "created" if container.state.error.is_empty() => Ok(Some((Action::Start, vec!["never started".to_owned()]))),
         _ => {
             let error = Some(&container.state.error).filter(|error| !error.is_empty());
             let why = format!("{status}{}", error.map(|error| format!(": {error}")).unwrap_or_default());
-            Ok(Some((Action::Replace(container.mode()), vec![why])))
+            Ok(Some((Action::Replace(mode), vec![why])))
         }
+    }
+}
+
+/// The mode to be in: the one asked for, or the one that it is in where the upstream decides.
+fn wanted_mode(config: &Config, now: Mode) -> Mode {
+    match config.offline {
+        Offline::Auto => now,
+        Offline::Always => Mode::Offline,
+        Offline::Never => Mode::Proxy,
     }
 }
 
@@ -126,7 +139,7 @@ fn by_hand(config: &Config, mirror: &Mirror, container: &Container) -> Result<Ve
     Err(Finding::new(&mirror.host, problem, format!("{rename}, or say the same in cache.toml")))
 }
 
-fn running(mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
+fn running(config: &Config, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
     let answers = observed.answering.contains(&mirror.host);
     let offline = container.mode() == Mode::Offline;
     if answers && offline && observed.reachable.contains(&mirror.host) {
@@ -142,7 +155,15 @@ fn running(mirror: &Mirror, container: &Container, observed: &Observed) -> Decis
         let problem = format!("{} runs and does not answer on port {}", mirror.name, mirror.port);
         return Err(Finding::new(&mirror.host, problem, format!("read `docker logs {}`", mirror.name)));
     }
-    let why = format!("{} accepts no request while it waits for {}", mirror.name, mirror.upstream);
+    without_upstream(config, mirror, format!("{} is silent", mirror.upstream))
+}
+
+/// What to do where the upstream is out of reach: serve what is cached, unless that is not wanted.
+fn without_upstream(config: &Config, mirror: &Mirror, why: String) -> Decision {
+    if config.offline == Offline::Never {
+        let fix = "reach the upstream from here, or let `offline` be \"auto\" to serve what is cached";
+        return Err(Finding::new(&mirror.host, why, fix));
+    }
     Ok(Some((Action::Replace(Mode::Offline), vec![why])))
 }
 
@@ -161,13 +182,16 @@ pub fn crash(lines: &[String], upstream: &str) -> Crash {
     if lines.iter().any(|line| line.contains(&asked)) { Crash::Upstream } else { Crash::Other }
 }
 
-fn crashed(mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
+fn crashed(config: &Config, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
     let lines = observed.crashes.get(&mirror.host).cloned().unwrap_or_default();
     let cause = crash(&lines, &mirror.upstream);
     if cause == Crash::Upstream && container.label(LABEL_PREFIX).is_some() {
         let word = lines.iter().find_map(|line| line.split_once("/v2/\": ").map(|(_, word)| word.to_owned()));
-        let why = format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default());
-        return Ok(Some((Action::Replace(Mode::Offline), vec![why])));
+        return without_upstream(
+            config,
+            mirror,
+            format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default()),
+        );
     }
     let problem = format!("{} ends as soon as it starts", mirror.name);
     let fix = format!("mend what its last lines name, then `cargo xtask cache-up {}`", mirror.host);
@@ -264,6 +288,19 @@ mod tests {
         let mut seen = observed(|_| ());
         seen.waited.insert("docker.io".into());
         assert_eq!(action(&seen), Some(Action::Replace(Mode::Offline)));
+    }
+
+    #[test]
+    fn offline_is_what_the_settings_say() {
+        let with = |offline, observed: &Observed| up(&Config { offline, ..config() }, &[mirror()], observed);
+        let mut right = observed(|_| ());
+        right.answering.insert("docker.io".into());
+        assert_eq!(with(Offline::Never, &right), Plan::default());
+        assert_eq!(with(Offline::Always, &right).steps[0].action, Action::Replace(Mode::Offline));
+        assert_eq!(with(Offline::Always, &Observed::default()).steps[0].action, Action::Create(Mode::Offline));
+        right.answering.clear();
+        right.waited.insert("docker.io".into());
+        assert_eq!(with(Offline::Never, &right).blockers[0].problem, "https://registry-1.docker.io is silent");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the tasks say in the end, as text; pure.
 
-use crate::config::{Bind, Config, Mirror};
+use crate::config::{Bind, Config, Mirror, Offline};
 use crate::docker::Mode;
 use crate::plan::{Action, Plan, Step};
 
@@ -65,7 +65,14 @@ pub fn config(config: &Config) -> String {
         Bind::Address(address) => address.to_string(),
     };
     let preset = if config.preset == crate::config::Preset::Guide { "guide" } else { "default" };
-    let head = format!("file    {file}\npreset  {preset}\nprefix  {}\nbind    {bind}\n\n", config.prefix);
+    let offline = match config.offline {
+        Offline::Auto => "auto",
+        Offline::Always => "true",
+        Offline::Never => "false",
+    };
+    let prefix = &config.prefix;
+    let head =
+        format!("file     {file}\npreset   {preset}\nprefix   {prefix}\nbind     {bind}\noffline  {offline}\n\n");
     let host = config.mirrors.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
     let line = |m: &Mirror| format!("{:host$}  {:5}  {}  {}\n", m.host, m.port, m.image, m.upstream);
     head + &config.mirrors.iter().map(line).collect::<String>()
