@@ -19,6 +19,7 @@ pub const LABEL_RUN: &str = "talos-cache.run";
 pub const LABEL_MODE: &str = "talos-cache.mode";
 
 const STORE: &str = "/var/lib/registry";
+const STATE: &str = "scheduler-state.json";
 const REMOTE: &str = "REGISTRY_PROXY_REMOTEURL";
 /// The registry's own port, inside of the container.
 const PORT: &str = "5000/tcp";
@@ -92,6 +93,20 @@ pub fn start(name: &str) -> Cmd {
 /// Lets a paused container go on.
 pub fn unpause(name: &str) -> Cmd {
     docker(Cmd::write("docker"), &["container", "unpause", name])
+}
+
+/// Moves a registry's record of expiry dates aside, in its store, by a container of the same image.
+///
+/// The record has no use here, since nothing expires, and a damaged one makes every registry panic when it starts.
+pub fn move_state_aside(mirror: &Mirror) -> Cmd {
+    let script = format!("cd {STORE} && mv {STATE} {STATE}.damaged-$(date +%s)");
+    docker(Cmd::write("docker"), &["run", "--rm", "--volumes-from", &mirror.name, "--entrypoint", "sh", &mirror.image])
+        .args(["-c", &script])
+}
+
+/// Starts a container again, whatever it is doing.
+pub fn restart(name: &str) -> Cmd {
+    docker(Cmd::write("docker"), &["container", "restart", "--time", "0", name])
 }
 
 /// Stops containers and keeps them.

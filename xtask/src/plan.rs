@@ -35,6 +35,8 @@ pub enum Action {
     Start,
     /// Let it go on.
     Unpause,
+    /// Move its damaged record of expiry dates aside, and start it again.
+    Mend,
     /// It runs; wait for its answer.
     Wait,
 }
@@ -172,6 +174,8 @@ fn without_upstream(config: &Config, mirror: &Mirror, why: String) -> Decision {
 pub enum Crash {
     /// Its upstream did not answer: every registry from 2.6 on panics then.
     Upstream,
+    /// Its record of expiry dates, `scheduler-state.json`, is damaged.
+    State,
     /// Anything else.
     Other,
 }
@@ -179,7 +183,15 @@ pub enum Crash {
 /// Tells the causes apart by the registry's own last words (`panic: Get "https://host/v2/": ...` from 2.6 on).
 pub fn crash(lines: &[String], upstream: &str) -> Crash {
     let asked = format!("panic: Get \"{upstream}/v2/\": ");
-    if lines.iter().any(|line| line.contains(&asked)) { Crash::Upstream } else { Crash::Other }
+    // The only JSON that a registry reads when it starts is that record (2.8.2 and 3.1.1, an empty and a cut file).
+    let json = ["unexpected end of JSON input", "invalid character ", "json: "].map(|word| format!("panic: {word}"));
+    if lines.iter().any(|line| line.contains(&asked)) {
+        Crash::Upstream
+    } else if lines.iter().any(|line| json.iter().any(|word| line.starts_with(word))) {
+        Crash::State
+    } else {
+        Crash::Other
+    }
 }
 
 fn crashed(config: &Config, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
@@ -192,6 +204,9 @@ fn crashed(config: &Config, mirror: &Mirror, container: &Container, observed: &O
             mirror,
             format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default()),
         );
+    }
+    if cause == Crash::State && container.label(LABEL_PREFIX).is_some() {
+        return Ok(Some((Action::Mend, vec![format!("its scheduler-state.json is damaged: {}", lines.join(" "))])));
     }
     let problem = format!("{} ends as soon as it starts", mirror.name);
     let fix = format!("mend what its last lines name, then `cargo xtask cache-up {}`", mirror.host);
@@ -301,6 +316,15 @@ mod tests {
         right.answering.clear();
         right.waited.insert("docker.io".into());
         assert_eq!(with(Offline::Never, &right).blockers[0].problem, "https://registry-1.docker.io is silent");
+    }
+
+    #[test]
+    fn a_damaged_record_of_expiry_dates_is_moved_aside() {
+        for words in ["panic: unexpected end of JSON input", "panic: invalid character 'b' looking for beginning"] {
+            let mut seen = observed(|json| json["State"]["Status"] = json!("restarting"));
+            seen.crashes.insert("docker.io".into(), vec![words.into()]);
+            assert_eq!(action(&seen), Some(Action::Mend));
+        }
     }
 
     #[test]

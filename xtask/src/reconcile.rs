@@ -156,6 +156,10 @@ impl Reconcile<'_> {
             }
             Action::Start => go(docker::start(&mirror.name))?,
             Action::Unpause => go(docker::unpause(&mirror.name))?,
+            Action::Mend => {
+                go(docker::move_state_aside(mirror))?;
+                go(docker::restart(&mirror.name))?;
+            }
             Action::Wait => return Ok(()),
         }
         self.term.step(&crate::report::done(mirror, step));

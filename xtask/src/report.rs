@@ -11,6 +11,7 @@ pub fn done(mirror: &Mirror, step: &Step) -> String {
         Action::Replace(_) => "replaced",
         Action::Start => "started",
         Action::Unpause => "unpaused",
+        Action::Mend => "mended",
         Action::Wait => "waited for",
     };
     format!("{verb} {}{} ({})", mirror.name, offline(step.action), step.why.join("; "))
@@ -34,6 +35,7 @@ pub fn plan(plan: &Plan) -> String {
             Action::Replace(_) => "replace",
             Action::Start => "start",
             Action::Unpause => "unpause",
+            Action::Mend => "mend",
             Action::Wait => "wait for",
         };
         format!("would {verb} {}{} ({})\n", step.host, offline(step.action), step.why.join("; "))

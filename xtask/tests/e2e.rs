@@ -116,6 +116,28 @@ fn the_figures_of_known_pulls_are_true() {
 }
 
 #[test]
+fn a_damaged_scheduler_state_is_moved_aside_and_the_cache_kept() {
+    let world = World::new("state");
+    let image = Image::push(world.upstream_port, "library/one");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    image.pull(world.ports[0], "library/one").unwrap();
+    assert_eq!(world.xtask(&["cache-down"]).code, Some(0));
+    let volume = format!("{}:/store", world.name("docker.io"));
+    let in_store = |script: &str| {
+        cmd!(world.sh, "docker run --rm --volume {volume} --entrypoint sh registry:2 -c {script}")
+            .quiet()
+            .read()
+            .unwrap()
+    };
+    in_store(": >/store/scheduler-state.json");
+    let up = world.xtask(&["cache-up", "docker.io"]);
+    assert!(up.code == Some(0) && up.stderr.contains("mended"), "{up:?}");
+    assert!(in_store("ls /store").contains("scheduler-state.json.damaged-"));
+    world.upstream("stop");
+    image.pull(world.ports[0], "library/one").unwrap();
+}
+
+#[test]
 fn drift_replaces_the_container_and_keeps_the_cache() {
     let world = World::new("drift");
     let image = Image::push(world.upstream_port, "library/one");
