@@ -137,6 +137,38 @@ fn a_damaged_scheduler_state_is_moved_aside_and_the_cache_kept() {
     image.pull(world.ports[0], "library/one").unwrap();
 }
 
+/// Settings whose one proxy waits for an upstream that takes connections and never says a word.
+fn silent(world: &World) -> TcpListener {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let upstream = format!("http://{}:{}", world.gateway, listener.local_addr().unwrap().port());
+    let (prefix, port) = (&world.prefix, world.ports[0]);
+    let text = format!("prefix = \"{prefix}\"\n[mirrors.\"docker.io\"]\nport = {port}\nupstream = \"{upstream}\"\n");
+    std::fs::write(world.config(), text).unwrap();
+    listener
+}
+
+#[test]
+fn an_interrupted_run_takes_back_what_it_could_not_bring_up() {
+    let world = World::new("signal");
+    let (name, _held) = (world.name("docker.io"), silent(&world));
+    let (code, said) = support::signalled(&world, &["cache-up", "docker.io"], "INT", &name);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("error: interrupted: took back"), "{said}");
+    let containers = cmd!(world.sh, "docker container ls --all --quiet --filter name={name}").quiet().read().unwrap();
+    assert_eq!(containers, "");
+}
+
+#[test]
+fn a_killed_run_converges_on_the_next_and_a_silent_upstream_means_offline() {
+    let world = World::new("kill");
+    let (name, _held) = (world.name("docker.io"), silent(&world));
+    let (code, _) = support::signalled(&world, &["cache-up", "docker.io"], "KILL", &name);
+    assert_eq!(code, None);
+    let up = world.xtask(&["cache-up", "docker.io"]);
+    assert!(up.code == Some(0) && up.stderr.contains("is silent"), "{up:?}");
+    assert_eq!(world.xtask(&["cache-status", "docker.io"]).code, Some(0));
+}
+
 #[test]
 fn drift_replaces_the_container_and_keeps_the_cache() {
     let world = World::new("drift");

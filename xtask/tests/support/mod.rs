@@ -28,7 +28,8 @@ pub struct World {
     pub ports: Vec<u16>,
     pub upstream_port: u16,
     pub folder: PathBuf,
-    gateway: String,
+    /// The address of this host that containers reach.
+    pub gateway: String,
 }
 
 impl World {
@@ -121,6 +122,28 @@ impl Drop for World {
         let _ = cmd!(self.sh, "docker rm --force --volumes {upstream}").quiet().ignore_stdout().ignore_stderr().run();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Starts the program, and sends it a signal once the container is there; its exit code, or `None` where a signal ended it.
+#[allow(clippy::disallowed_methods)]
+pub fn signalled(world: &World, args: &[&str], signal: &str, container: &str) -> (Option<i32>, String) {
+    let config = world.config();
+    let child = std::process::Command::new(XTASK)
+        .args(["--config", config.to_str().unwrap()])
+        .args(args)
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !world.left().iter().any(|name| name == container) {
+        assert!(std::time::Instant::now() < until, "{container} was never created");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    cmd!(world.sh, "kill -{signal} {pid}").quiet().run().unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 pub fn xtask(sh: &Shell, args: &[&str]) -> Run {
