@@ -28,8 +28,7 @@ pub fn onboard(app: &App, yes: bool, up: &Up) -> Result<()> {
     }
     cache::up(app, &[], up)?;
     if !app.dry_run && !app.json {
-        app.term
-            .step("next: `cargo xtask cache-status` shows the caches; README.md has how nodes use them");
+        app.term.step("next: `cargo xtask cache-status` shows the caches; README.md has how nodes use them");
     }
     Ok(())
 }
