@@ -106,12 +106,12 @@ pub fn move_state_aside(mirror: &Mirror) -> Cmd {
 
 /// Starts a container again, whatever it is doing.
 pub fn restart(name: &str) -> Cmd {
-    docker(Cmd::write("docker"), &["container", "restart", "--time", "0", name])
+    docker(Cmd::write("docker"), &["container", "restart", "-t", "0", name])
 }
 
 /// Stops containers and keeps them.
 pub fn stop(names: &[String]) -> Cmd {
-    docker(Cmd::write("docker"), &["container", "stop", "--time", "5"]).args(names)
+    docker(Cmd::write("docker"), &["container", "stop", "-t", "5"]).args(names)
 }
 
 /// Removes containers with their anonymous volumes; named volumes stay.
@@ -330,6 +330,12 @@ impl Container {
         }
         compare("published port", &self.published(), &wanted_binding(mirror, bind));
         drift
+    }
+
+    /// Whether a port of this host is published for it, running or not.
+    pub fn publishes(&self, port: u16) -> bool {
+        let bindings = self.host_config.port_bindings.as_ref().and_then(|all| all.get(PORT)?.as_ref());
+        bindings.into_iter().flatten().any(|binding| binding.port == port.to_string())
     }
 
     fn published(&self) -> String {

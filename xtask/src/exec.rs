@@ -198,7 +198,8 @@ pub struct Processes {
     term: Term,
 }
 
-/// How long a command that changes something may go on after a signal, so that it is not cut in the middle.
+/// How long a command may go on after a signal: what changes something is not cut in the middle, and what looks has
+/// the time to say what is left.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -252,8 +253,7 @@ impl Processes {
             let Some(signal) = self.interrupt.signal() else {
                 continue;
             };
-            let grace = if cmd.effect == Effect::Write { GRACE } else { Duration::ZERO };
-            if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + grace) {
+            if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + GRACE) {
                 handle.kill().map_err(Error::io(failed()))?;
                 return Err(Error::Interrupted { signal, left: String::new() });
             }

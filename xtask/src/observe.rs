@@ -121,12 +121,15 @@ fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Con
     Ok(detail)
 }
 
-/// Who holds the ports of the mirrors that do not run: another container, or a process.
+/// Who holds a port that a mirror wants and does not hold itself: another container, or a process.
 fn holders(look: &Look, containers: &BTreeMap<String, Container>, listing: &str) -> BTreeMap<u16, String> {
     let mut holders = BTreeMap::new();
     for mirror in look.mirrors {
-        let status = containers.get(&mirror.name).map(|container| container.state.status.as_str());
-        if matches!(status, Some("running" | "paused" | "restarting")) {
+        let holds = |container: &Container| {
+            container.publishes(mirror.port)
+                && matches!(container.state.status.as_str(), "running" | "paused" | "restarting")
+        };
+        if containers.get(&mirror.name).is_some_and(holds) {
             continue;
         }
         let by_container = listing.lines().find_map(|line| {

@@ -175,6 +175,16 @@ fn drift_replaces_the_container_and_keeps_the_cache() {
     let image = Image::push(world.upstream_port, "library/one");
     assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
     image.pull(world.ports[0], "library/one").unwrap();
+    // A port that is busy is found before the container that works is touched.
+    let held = TcpListener::bind("0.0.0.0:0").unwrap();
+    let busy = held.local_addr().unwrap().port();
+    let ours = format!("port = {}\n", world.ports[0]);
+    let moved = std::fs::read_to_string(world.config()).unwrap().replace(&ours, &format!("port = {busy}\n"));
+    std::fs::write(world.config(), moved).unwrap();
+    let blocked = world.xtask(&["cache-up", "docker.io"]);
+    assert!(blocked.code == Some(1) && blocked.stderr.contains(&format!("port {busy} is held by")), "{blocked:?}");
+    image.pull(world.ports[0], "library/one").unwrap();
+
     world.upstream("stop");
     world.settings("image = \"registry:other\"");
     cmd!(world.sh, "docker tag registry:2 registry:other").quiet().run().unwrap();
