@@ -132,7 +132,7 @@ pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
         app.term.step("nothing to remove");
         return Ok(());
     }
-    let freed = disk(&app.processes, &volumes)?;
+    let freed: Option<u64> = disk(&app.processes, &volumes)?.into_values().sum();
     let containers: Vec<String> = containers.into_iter().collect();
     if !containers.is_empty() {
         change(app, &docker::remove(&containers))?;
@@ -168,14 +168,16 @@ fn keeps_nothing_in_itself(mirrors: &[Mirror], observed: &Observed, removed: &BT
     if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
 }
 
-/// The bytes that volumes hold; `None` where their folders may not be read.
-fn disk(runner: &dyn Runner, volumes: &[String]) -> Result<Option<u64>> {
+/// The bytes that each volume holds, by its name; `None` where its folder may not be read. A volume that is absent
+/// (a proxy made by hand has none of that name) is left out.
+fn disk(runner: &dyn Runner, volumes: &[String]) -> Result<BTreeMap<String, Option<u64>>> {
     if volumes.is_empty() {
-        return Ok(Some(0));
+        return Ok(BTreeMap::new());
     }
-    let cmd = Cmd::read("docker").args(["volume", "inspect", "--format", "{{.Mountpoint}}"]).args(volumes);
-    let output = runner.run(&cmd)?;
-    Ok(output.text().lines().map(|folder| folder_bytes(folder.as_ref())).sum())
+    let cmd = Cmd::read("docker").args(["volume", "inspect", "--format", "{{.Name}}\t{{.Mountpoint}}"]).args(volumes);
+    let text = runner.run(&cmd)?.text();
+    let bytes = |line: &str| line.split_once('\t').map(|(name, path)| (name.to_owned(), folder_bytes(path.as_ref())));
+    Ok(text.lines().filter_map(bytes).collect())
 }
 
 fn folder_bytes(folder: &std::path::Path) -> Option<u64> {
@@ -215,9 +217,11 @@ fn healthy(app: &App, mirror: &Mirror, observed: &Observed) -> bool {
 /// What each running proxy did since it was started, and the bytes on its volume, by host.
 fn figures(app: &App, mirrors: &[Mirror], observed: &Observed) -> Result<BTreeMap<String, Figures>> {
     let there: Vec<&Mirror> = mirrors.iter().filter(|m| observed.containers.contains_key(&m.name)).collect();
+    let volumes: Vec<String> = there.iter().map(|mirror| mirror.name.clone()).collect();
+    let disks = disk(&app.processes, &volumes)?;
     let figures = each(&there, |mirror| -> Result<Figures> {
         let container = &observed.containers[&mirror.name];
-        let disk = disk(&app.processes, std::slice::from_ref(&mirror.name))?;
+        let disk = disks.get(&mirror.name).copied().flatten();
         if container.state.status != "running" {
             return Ok(Figures { since: None, traffic: None, disk });
         }
