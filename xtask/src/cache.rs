@@ -1,88 +1,145 @@
-//! The cache tasks: up, down, clean, status, logs.
+//! The cache tasks: up, down, clean, logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
 use serde_json::json;
 
 use crate::app::App;
 use crate::cli::Up;
 use crate::config::{Config, Mirror, Offline};
+use crate::container::Container;
 use crate::docker::{self, LABEL_PREFIX, Mode};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, ReadOnly, Runner};
-use crate::observe::{self, Look, each};
-use crate::plan::{Action, Observed};
-use crate::reconcile::Reconcile;
-use crate::tool::Tool;
-use crate::traffic::{self, Traffic};
-use crate::{image, registry, report};
+use crate::observe::{self, each, together};
+use crate::plan::{Observed, Plan};
+use crate::reconcile::{Done, Ground, Reconcile};
+use crate::{disk, image, report, status};
 
 /// `cache-up`.
 ///
 /// # Errors
 /// Something stands in the way, or a proxy does not come up.
 pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
-    Tool::Docker.require()?;
     let mirrors = app.config.select(hosts)?;
-    let offline = if up.offline { Offline::Always } else { app.config.offline };
-    let config = Config { offline, ..app.config.clone() };
-    let reconcile = Reconcile {
-        runner: &app.processes,
-        term: app.term,
-        config: &config,
-        mirrors: &mirrors,
-        timeout: Duration::from_secs(up.timeout),
-    };
     if app.dry_run {
-        let dry = Reconcile { runner: &ReadOnly(&app.processes), ..reconcile };
-        let (plan, _) = dry.plan(&BTreeSet::new())?;
-        if !plan.blockers.is_empty() {
-            return Err(Error::Blocked(plan.blockers));
-        }
+        let plan = plan(app, &mirrors, up)?;
         return app.print(|| report::plan(&plan), || json!({ "steps": plan.steps }));
     }
-    let done = reconcile.up(|plan| {
-        observe::check_version(&app.processes)?;
-        let creates = |host: &str| {
-            plan.steps.iter().any(|s| s.host == host && matches!(s.action, Action::Create(_) | Action::Replace(_)))
-        };
-        let images = mirrors.iter().filter(|m| creates(&m.host)).map(|m| m.image.as_str()).collect();
-        image::ensure(&app.processes, app.term, &images, up.image_archive.as_deref())
-    })?;
-    let offline = |mirror: &Mirror| mode(&done.observed, mirror) == Some(Mode::Offline);
+    let done = bring_up(app, &mirrors, up)?;
+    let mode = |mirror: &Mirror| done.observed.containers.get(&mirror.name).map(Container::mode);
     app.print(
-        || report::addresses(&app.config, &mirrors, offline),
-        || json!({ "steps": done.steps, "proxies": rows(app, &mirrors, &done.observed) }),
+        || report::addresses(&app.config, &mirrors, |mirror| mode(mirror) == Some(Mode::Offline)),
+        || json!({ "steps": done.steps, "proxies": status::rows(app, &mirrors, &done.observed) }),
     )
 }
 
-fn mode(observed: &Observed, mirror: &Mirror) -> Option<Mode> {
-    observed.containers.get(&mirror.name).map(docker::Container::mode)
+fn asked(app: &App, up: &Up) -> Config {
+    let offline = if up.offline { Offline::Always } else { app.config.offline };
+    Config { offline, ..app.config.clone() }
 }
 
-fn look(app: &App, mirrors: &[Mirror]) -> Result<Observed> {
-    Tool::Docker.require()?;
-    observe::observe(&app.processes, &Look { config: &app.config, mirrors, waited: &BTreeSet::new() })
+/// What [`bring_up`] would do.
+///
+/// # Errors
+/// The engine does not answer, or something stands in the way.
+pub fn plan(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Plan> {
+    let reconcile = Reconcile {
+        runner: &ReadOnly(&app.processes),
+        term: app.term,
+        config: &asked(app, up),
+        mirrors,
+        adopt: up.adopt,
+        timeout: Duration::from_secs(up.timeout),
+    };
+    let (plan, _) = reconcile.plan(&BTreeSet::new())?;
+    if plan.blockers.is_empty() { Ok(plan) } else { Err(Error::Blocked(plan.blockers)) }
+}
+
+/// Brings mirrors up, their images included.
+///
+/// # Errors
+/// Something stands in the way, or a proxy does not come up.
+pub fn bring_up(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Done> {
+    crate::tool::Tool::Docker.require()?;
+    let reconcile = Reconcile {
+        runner: &app.processes,
+        term: app.term,
+        config: &asked(app, up),
+        mirrors,
+        adopt: up.adopt,
+        timeout: Duration::from_secs(up.timeout),
+    };
+    reconcile.up(|plan, observed| ground(app, mirrors, up, plan, observed))
+}
+
+/// What has to be so before the first container is created: an engine that is new enough, and the images.
+fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observed) -> Result<Ground> {
+    let made: Vec<&Mirror> = mirrors.iter().filter(|mirror| plan.makes(&mirror.host)).collect();
+    if made.is_empty() {
+        return Ok(Ground::default());
+    }
+    let images: BTreeSet<&str> = made.iter().map(|mirror| mirror.image.as_str()).collect();
+    let (absent, (version, volumes)) = together(
+        || image::absent(&app.processes, &images),
+        || together(|| observe::check_version(&app.processes), || observe::volumes(&app.processes, None)),
+    );
+    version?;
+    let volumes = volumes?;
+    for mirror in &made {
+        let first = !observed.containers.contains_key(&mirror.name);
+        if first && volumes.get(&mirror.name).is_some_and(|volume| !volume.ours) {
+            let word = format!(
+                "a volume {} is there that this did not make: it is used as it is, and cache-clean will leave it",
+                mirror.name
+            );
+            app.term.warn(&word);
+        }
+    }
+    // How an image came is known for good by the containers that were made from it at the time.
+    let mut origins: BTreeMap<String, String> = observed
+        .containers
+        .values()
+        .filter_map(|container| Some((container.image().to_owned(), container.label(docker::LABEL_IMAGE)?.to_owned())))
+        .collect();
+    origins.extend(image::provide(&app.processes, app.term, &absent?, up.image_archive.as_deref())?);
+    let fresh = made
+        .iter()
+        .filter(|mirror| !observed.containers.contains_key(&mirror.name) && !volumes.contains_key(&mirror.name))
+        .map(|mirror| mirror.name.clone())
+        .collect();
+    Ok(Ground { origins, fresh })
 }
 
 /// The mirrors' containers that are ours to stop or remove.
 fn ours<'a>(app: &App, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mirror> {
     let mine = |mirror: &&Mirror| {
         let container = observed.containers.get(&mirror.name);
-        container.is_some_and(|container| observe::is_ours(&app.config, mirror, container))
+        container.is_some_and(|container| observe::is_ours(&app.config, mirror, container, &observed.listen))
     };
     mirrors.iter().filter(mine).collect()
 }
 
-/// Runs one command that changes something, or prints it where this is a dry run.
-fn change(app: &App, cmd: &Cmd) -> Result<()> {
+/// Runs commands that change something one after the other, or prints them where this is a dry run.
+fn change(app: &App, commands: &[Cmd], result: impl FnOnce() -> (String, serde_json::Value)) -> Result<()> {
     if app.dry_run {
-        return app.print(|| format!("would run {}\n", cmd.shell()), || json!({ "would_run": cmd.shell() }));
+        let lines: Vec<String> = commands.iter().map(Cmd::shell).collect();
+        let text = || lines.iter().map(|line| format!("would run {line}\n")).collect();
+        return app.print(text, || json!({ "would_run": lines }));
     }
-    app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again").map(|_| ())
+    for cmd in commands {
+        app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again")?;
+    }
+    let (text, json) = result();
+    if app.json {
+        return app.print(String::new, || json);
+    }
+    app.term.step(&text);
+    Ok(())
 }
 
 /// `cache-down`.
@@ -91,22 +148,21 @@ fn change(app: &App, cmd: &Cmd) -> Result<()> {
 /// The engine does not answer, or refuses.
 pub fn down(app: &App, hosts: &[String]) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
-    let observed = look(app, &mirrors)?;
+    let observed = observe::look(&app.processes, &app.config, &mirrors)?;
     let at_rest = |status: &str| matches!(status, "exited" | "created" | "dead");
     let names: Vec<String> = ours(app, &mirrors, &observed)
         .into_iter()
         .filter(|mirror| !at_rest(&observed.containers[&mirror.name].state.status))
         .map(|mirror| mirror.name.clone())
         .collect();
-    if names.is_empty() {
-        app.term.step("nothing to stop");
-        return Ok(());
-    }
-    change(app, &docker::stop(&names))?;
-    if !app.dry_run {
-        app.term.step(&format!("stopped {}; what they cached is kept", names.join(", ")));
-    }
-    Ok(())
+    let commands: Vec<Cmd> = Some(docker::stop(&names)).filter(|_| !names.is_empty()).into_iter().collect();
+    change(app, &commands, || {
+        let text = match &names[..] {
+            [] => "nothing to stop".to_owned(),
+            names => format!("stopped {}; what they cached is kept", names.join(", ")),
+        };
+        (text, json!({ "stopped": names }))
+    })
 }
 
 /// `cache-clean`.
@@ -115,205 +171,78 @@ pub fn down(app: &App, hosts: &[String]) -> Result<()> {
 /// The engine does not answer or refuses, or `--keep-cache` would lose the cache of a container made by hand.
 pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
-    let observed = look(app, &mirrors)?;
-    let mut containers: BTreeSet<String> =
-        ours(app, &mirrors, &observed).into_iter().map(|mirror| mirror.name.clone()).collect();
-    let (labelled, mut volumes) = observe::ours(&app.processes, &app.config.prefix)?;
-    if hosts.is_empty() {
-        containers.extend(labelled);
-    } else {
-        volumes.retain(|volume| mirrors.iter().any(|mirror| mirror.name == *volume));
-    }
+    crate::tool::Tool::Docker.require()?;
+    let (listing, volumes) =
+        together(|| observe::listing(&app.processes), || observe::volumes(&app.processes, Some(&app.config.prefix)));
+    let listing = listing?;
+    let named = |name: &str| hosts.is_empty() || mirrors.iter().any(|mirror| mirror.name == name);
+    let labelled = |entry: &&docker::Listed| entry.prefix == app.config.prefix && named(&entry.name);
+    let mut containers: BTreeSet<String> = listing.iter().filter(labelled).map(|entry| entry.name.clone()).collect();
+    let by_hand = by_hand(app, &mirrors, &listing)?;
     if keep_cache {
-        volumes.clear();
-        keeps_nothing_in_itself(&mirrors, &observed, &containers)?;
+        keeps_nothing_in_itself(&by_hand)?;
     }
-    if containers.is_empty() && volumes.is_empty() {
-        app.term.step("nothing to remove");
-        return Ok(());
-    }
-    let freed: Option<u64> = disk(&app.processes, &volumes)?.into_values().sum();
+    containers.extend(by_hand.into_iter().map(|mirror| mirror.name.clone()));
+    let volumes: BTreeMap<String, Utf8PathBuf> = volumes?
+        .into_iter()
+        .filter(|(name, _)| !keep_cache && named(name))
+        .map(|(n, volume)| (n, volume.path))
+        .collect();
+    let image = mirrors.first().map_or("", |mirror| mirror.image.as_str());
+    let freed: Option<u64> = match app.dry_run {
+        true => None,
+        false => disk::volumes(&app.processes, &volumes, image)?.into_values().sum(),
+    };
     let containers: Vec<String> = containers.into_iter().collect();
+    let names: Vec<String> = volumes.into_keys().collect();
+    let mut commands = Vec::new();
     if !containers.is_empty() {
-        change(app, &docker::remove(&containers))?;
+        commands.push(docker::remove(&containers));
     }
-    if !volumes.is_empty() {
-        change(app, &docker::remove_volumes(&volumes))?;
+    if !names.is_empty() {
+        commands.push(docker::remove_volumes(&names));
     }
-    if app.dry_run {
-        return Ok(());
+    change(app, &commands, || {
+        let json = json!({ "removed": { "containers": containers, "volumes": names }, "freed_bytes": freed });
+        (cleaned(containers.len(), names.len(), freed, keep_cache), json)
+    })
+}
+
+fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bool) -> String {
+    if containers + volumes == 0 {
+        return "nothing to remove".to_owned();
     }
-    let freed = freed.map_or_else(|| "not measured: that needs root".to_owned(), report::bytes);
-    let kept = if keep_cache { "what they cached is kept".to_owned() } else { format!("freed {freed}") };
-    app.term.step(&format!("removed {} containers and {} volumes; {kept}", containers.len(), volumes.len()));
-    Ok(())
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let kept = match freed {
+        _ if keep_cache => "what they cached is kept".to_owned(),
+        Some(bytes) => format!("freed {}", report::bytes(bytes)),
+        None => "how much that freed could not be measured".to_owned(),
+    };
+    format!("removed {} and {}; {kept}", count(containers, "container"), count(volumes, "volume"))
+}
+
+/// The mirrors whose container carries no label and is what the guide would have made.
+fn by_hand<'a>(app: &App, mirrors: &'a [Mirror], listing: &[docker::Listed]) -> Result<Vec<&'a Mirror>> {
+    let unlabelled = |mirror: &&Mirror| listing.iter().any(|e| e.name == mirror.name && e.prefix.is_empty());
+    let candidates: Vec<Mirror> = mirrors.iter().filter(unlabelled).cloned().collect();
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let observed = observe::look(&app.processes, &app.config, &candidates)?;
+    let without = |mirror: &&Mirror| observed.containers[&mirror.name].label(LABEL_PREFIX).is_none();
+    let hosts: BTreeSet<&str> =
+        ours(app, &candidates, &observed).into_iter().filter(without).map(|mirror| mirror.host.as_str()).collect();
+    Ok(mirrors.iter().filter(|mirror| hosts.contains(mirror.host.as_str())).collect())
 }
 
 /// A container made by hand has its cache in an anonymous volume, which would be an orphan without it.
-fn keeps_nothing_in_itself(mirrors: &[Mirror], observed: &Observed, removed: &BTreeSet<String>) -> Result<()> {
-    let by_hand = mirrors.iter().filter(|mirror| {
-        let container = observed.containers.get(&mirror.name);
-        removed.contains(&mirror.name) && container.is_some_and(|container| container.label(LABEL_PREFIX).is_none())
-    });
-    let findings: Vec<Finding> = by_hand
-        .map(|mirror| {
-            let problem = format!("{} was made by hand, and its cache would be lost with it", mirror.name);
-            Finding::new(
-                &mirror.host,
-                problem,
-                format!("`cargo xtask cache-down {}` stops it and keeps all", mirror.host),
-            )
-        })
-        .collect();
-    if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
-}
-
-/// The bytes that each volume holds, by its name; `None` where its folder may not be read. A volume that is absent
-/// (a proxy made by hand has none of that name) is left out.
-fn disk(runner: &dyn Runner, volumes: &[String]) -> Result<BTreeMap<String, Option<u64>>> {
-    if volumes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let cmd = Cmd::read("docker").args(["volume", "inspect", "--format", "{{.Name}}\t{{.Mountpoint}}"]).args(volumes);
-    let text = runner.run(&cmd)?.text();
-    let bytes = |line: &str| line.split_once('\t').map(|(name, path)| (name.to_owned(), folder_bytes(path.as_ref())));
-    Ok(text.lines().filter_map(bytes).collect())
-}
-
-fn folder_bytes(folder: &std::path::Path) -> Option<u64> {
-    let mut total = 0;
-    for entry in std::fs::read_dir(folder).ok()? {
-        let entry = entry.ok()?;
-        let metadata = entry.metadata().ok()?;
-        total += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
-    }
-    Some(total)
-}
-
-fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<serde_json::Value> {
-    let row = |mirror: &Mirror| {
-        let container = observed.containers.get(&mirror.name);
-        json!({
-            "host": mirror.host,
-            "container": mirror.name,
-            "state": container.map_or("absent", |container| container.state.status.as_str()),
-            "healthy": healthy(app, mirror, observed),
-            "mode": container.map(docker::Container::mode),
-            "image": container.map(docker::Container::image),
-            "image_made_from": container.and_then(|container| container.label("talos-cache.image")),
-            "upstream": mirror.upstream,
-            "address": registry::address(mirror, &app.config.bind),
-        })
+fn keeps_nothing_in_itself(by_hand: &[&Mirror]) -> Result<()> {
+    let finding = |mirror: &&Mirror| {
+        let problem = format!("{} was made by hand, and its cache would be lost with it", mirror.name);
+        Finding::new(&mirror.host, problem, format!("`cargo xtask cache-down {}` stops it and keeps all", mirror.host))
     };
-    mirrors.iter().map(row).collect()
-}
-
-fn healthy(app: &App, mirror: &Mirror, observed: &Observed) -> bool {
-    let container = observed.containers.get(&mirror.name);
-    observed.answering.contains(&mirror.host)
-        && container.is_some_and(|container| observe::is_ours(&app.config, mirror, container))
-}
-
-/// What each running proxy did since it was started, and the bytes on its volume, by host.
-fn figures(app: &App, mirrors: &[Mirror], observed: &Observed) -> Result<BTreeMap<String, Figures>> {
-    let there: Vec<&Mirror> = mirrors.iter().filter(|m| observed.containers.contains_key(&m.name)).collect();
-    let volumes: Vec<String> = there.iter().map(|mirror| mirror.name.clone()).collect();
-    let disks = disk(&app.processes, &volumes)?;
-    let figures = each(&there, |mirror| -> Result<Figures> {
-        let container = &observed.containers[&mirror.name];
-        let disk = disks.get(&mirror.name).copied().flatten();
-        if container.state.status != "running" {
-            return Ok(Figures { since: None, traffic: None, disk });
-        }
-        let since = container.state.started_at.clone();
-        let cmd = docker::logs_since(&mirror.name, &since);
-        let output = app.processes.run(&cmd)?;
-        // Where the log driver keeps nothing that could be read, there is nothing true to say.
-        let traffic = output.ok().then(|| {
-            let log = String::from_utf8_lossy(&output.stderr);
-            let vars = container.counters().and_then(|address| registry::debug_vars(&address));
-            traffic::sum(log.lines(), vars.as_ref().and_then(traffic::counters))
-        });
-        Ok(Figures { since: Some(since), traffic, disk })
-    });
-    figures.into_iter().map(|(host, figures)| Ok((host, figures?))).collect()
-}
-
-#[derive(serde::Serialize)]
-struct Figures {
-    /// When the proxy was last started: what the figures count from.
-    since: Option<String>,
-    #[serde(flatten)]
-    traffic: Option<Traffic>,
-    /// Bytes on its volume; null where they cannot be read.
-    #[serde(rename = "disk_bytes")]
-    disk: Option<u64>,
-}
-
-/// `cache-status`.
-///
-/// # Errors
-/// The engine does not answer; or, with exit code 3, a proxy is not healthy.
-pub fn status(app: &App, hosts: &[String]) -> Result<()> {
-    let mirrors = app.config.select(hosts)?;
-    let observed = look(app, &mirrors)?;
-    let figures = figures(app, &mirrors, &observed)?;
-    let mut rows = rows(app, &mirrors, &observed);
-    for (row, mirror) in rows.iter_mut().zip(&mirrors) {
-        row["figures"] = json!(figures.get(&mirror.host));
-    }
-    app.print(|| table(&rows), || json!({ "proxies": rows }))?;
-    let ill: Vec<&str> =
-        mirrors.iter().filter(|m| !healthy(app, m, &observed)).map(|mirror| mirror.host.as_str()).collect();
-    if ill.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Negative(format!("not healthy: {} (`cargo xtask cache-up` brings them up)", ill.join(", "))))
-}
-
-fn table(rows: &[serde_json::Value]) -> String {
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
-        "HOST",
-        "STATE",
-        "HEALTH",
-        "MODE",
-        "ADDRESS",
-        "IMAGE",
-        "REQUESTS",
-        "HITS",
-        "MISSES",
-        "TO CLIENTS",
-        "FROM UPSTREAM",
-        "DISK",
-    ]);
-    for row in rows {
-        let health = if row["healthy"] == true { "healthy" } else { "unhealthy" };
-        let figures = &row["figures"];
-        let count = |name: &str| figures[name].as_u64().map_or("-".to_owned(), |count| count.to_string());
-        let bytes = |name: &str| figures[name].as_u64().map_or("-".to_owned(), report::bytes);
-        table.add_row([
-            text(&row["host"]),
-            text(&row["state"]),
-            health.to_owned(),
-            text(&row["mode"]),
-            text(&row["address"]),
-            text(&row["image"]) + row["image_made_from"].as_str().map_or("", |_| " *"),
-            count("requests"),
-            count("hits"),
-            count("misses"),
-            bytes("bytes_to_clients"),
-            bytes("bytes_from_upstream"),
-            bytes("disk_bytes"),
-        ]);
-    }
-    let made: BTreeSet<String> = rows
-        .iter()
-        .filter_map(|row| Some(format!("\n* {}: {}", row["image"].as_str()?, row["image_made_from"].as_str()?)))
-        .collect();
-    table.trim_fmt() + &made.into_iter().collect::<String>() + "\n"
+    let findings: Vec<Finding> = by_hand.iter().map(finding).collect();
+    if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
 }
 
 /// `cache-logs`.
@@ -322,7 +251,7 @@ fn table(rows: &[serde_json::Value]) -> String {
 /// The engine does not answer, a proxy is absent, or a signal ended it.
 pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
-    let observed = look(app, &mirrors)?;
+    let observed = observe::look(&app.processes, &app.config, &mirrors)?;
     let there: Vec<&Mirror> = mirrors.iter().filter(|m| observed.containers.contains_key(&m.name)).collect();
     if there.is_empty() {
         let problem = "no proxy is there to show the log of".to_owned();

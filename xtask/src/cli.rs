@@ -113,6 +113,9 @@ pub struct Up {
     /// Serve what is cached without asking any upstream, whatever is within reach
     #[arg(long)]
     pub offline: bool,
+    /// Replace proxies that were made by hand and differ; what they have cached is moved, not downloaded again
+    #[arg(long)]
+    pub adopt: bool,
     /// A registry image as `docker save` writes it, for when none can be pulled
     #[arg(long, value_name = "FILE")]
     pub image_archive: Option<Utf8PathBuf>,

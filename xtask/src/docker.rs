@@ -1,10 +1,9 @@
-//! The engine's client, both ways and pure: a wish becomes arguments, JSON becomes a model.
+//! The engine's client: a wish becomes arguments, and its short answers become values; pure.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use serde::Deserialize;
-
-use crate::config::{Bind, Mirror};
+use crate::config::Mirror;
+use crate::credentials;
 use crate::error::{Error, Result};
 use crate::exec::Cmd;
 
@@ -14,37 +13,128 @@ pub const LABEL_PREFIX: &str = "talos-cache.prefix";
 pub const LABEL_HOST: &str = "talos-cache.host";
 /// The label that holds which run created a container, so that a run can take back what it made.
 pub const LABEL_RUN: &str = "talos-cache.run";
+/// The label that holds how its image came to this engine.
+pub const LABEL_IMAGE: &str = "talos-cache.image";
 
 /// The label that holds how it serves: `proxy` or `offline`.
 pub const LABEL_MODE: &str = "talos-cache.mode";
 
-const STORE: &str = "/var/lib/registry";
+/// Where a registry keeps its store, in every image.
+pub const STORE: &str = "/var/lib/registry";
 const STATE: &str = "scheduler-state.json";
-const REMOTE: &str = "REGISTRY_PROXY_REMOTEURL";
+/// The variable that makes a registry a proxy.
+pub const REMOTE: &str = "REGISTRY_PROXY_REMOTEURL";
 /// The registry's own port, inside of the container.
-const PORT: &str = "5000/tcp";
-const DEBUG_PORT: &str = "5001/tcp";
+pub const PORT: &str = "5000/tcp";
+/// The port of its counters, which has a profiler too.
+pub const DEBUG_PORT: &str = "5001/tcp";
 
 /// Settings that make any registry from 2.5 to 3.x a safe cache, whatever its image defaults are.
 ///
 /// Nothing expires and nothing is deleted (registry 3 deletes after seven days, and then serves blobs of no bytes:
 /// distribution#2367), the descriptor cache cannot go stale, and no trace exporter fills the log.
-const SAFE: [&str; 6] = [
-    "REGISTRY_HTTP_DEBUG_ADDR=:5001",
+const SAFE: [&str; 5] = [
     "REGISTRY_LOG_LEVEL=info",
     "REGISTRY_PROXY_TTL=0",
     "REGISTRY_STORAGE_DELETE_ENABLED=false",
     "REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR=",
     "OTEL_TRACES_EXPORTER=none",
 ];
+const COUNTERS: &str = "REGISTRY_HTTP_DEBUG_ADDR=:5001";
+
+/// The variables that make a mirror's registry safe, and its counters ask-able where they are true.
+pub fn safe(mirror: &Mirror) -> impl Iterator<Item = &'static str> {
+    SAFE.into_iter().chain(Some(COUNTERS).filter(|_| counts(&mirror.image)))
+}
+
+/// Whether the counters of an image are worth a published port: those of registry 2 are wrong
+/// (distribution/registry/proxy/proxyblobstore.go never counts a miss), and a port costs time at start and at removal.
+pub fn counts(image: &str) -> bool {
+    !is_registry_2(image)
+}
+
+/// Whether an image is a registry 2, by its tag. What carries no tag is the newest release.
+pub fn is_registry_2(image: &str) -> bool {
+    let name = image.split('@').next().unwrap_or(image);
+    let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("latest", |(_, tag)| tag);
+    tag.strip_prefix('2').is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+}
+
+/// The addresses that proxies are published on; none means every interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen(pub Vec<IpAddr>);
+
+impl Listen {
+    fn publish(&self, port: u16) -> Vec<String> {
+        if self.0.is_empty() {
+            return vec![format!("{port}:5000")];
+        }
+        let one = |address: &IpAddr| match address {
+            IpAddr::V6(address) => format!("[{address}]:{port}:5000"),
+            IpAddr::V4(address) => format!("{address}:{port}:5000"),
+        };
+        self.0.iter().map(one).collect()
+    }
+
+    /// The bindings of a port as drift shows them, in the order of their text.
+    pub fn ports(&self, port: u16) -> String {
+        let mut all: Vec<String> = self.0.iter().map(|address| format!("{address} {port}")).collect();
+        all.sort();
+        if all.is_empty() { port.to_string() } else { all.join(", ") }
+    }
+}
+
+/// What the default bridge's network says of its addresses.
+pub fn bridge() -> Cmd {
+    docker(Cmd::read("docker"), &["network", "inspect", "--format", "{{json .IPAM.Config}}", "bridge"])
+}
+
+/// The default bridge's own address on this host, from what [`bridge`] printed.
+///
+/// Docker 20.10 names no gateway before its second start; it is the first address of the subnet then.
+///
+/// # Errors
+/// There is no IPv4 address in it.
+pub fn bridge_address(json: &str) -> Result<IpAddr> {
+    let unreadable = || Error::Answer { command: bridge().shell(), problem: format!("no address in {json:?}") };
+    let ranges: Vec<serde_json::Value> = serde_json::from_str(json).map_err(|_| unreadable())?;
+    let gateway = |range: &serde_json::Value| range["Gateway"].as_str()?.parse::<IpAddr>().ok();
+    let first = |range: &serde_json::Value| {
+        let subnet = range["Subnet"].as_str()?.parse::<ipnet::Ipv4Net>().ok()?;
+        subnet.hosts().next().map(IpAddr::V4)
+    };
+    let all = ranges.iter().filter_map(|range| gateway(range).or_else(|| first(range)));
+    all.into_iter().find(IpAddr::is_ipv4).ok_or_else(unreadable)
+}
 
 fn docker(cmd: Cmd, args: &[&str]) -> Cmd {
     cmd.args(args.iter().copied())
 }
 
-/// All containers, a name a line; its success is what tells an engine that is down from one that has none.
+/// All containers, a line each; its success is what tells an engine that is down from one that has none.
 pub fn list() -> Cmd {
-    docker(Cmd::read("docker"), &["container", "ls", "--all", "--format", "{{.Names}}\t{{.Ports}}"])
+    let format = format!("{{{{.Names}}}}\t{{{{.Label \"{LABEL_PREFIX}\"}}}}\t{{{{.Ports}}}}");
+    docker(Cmd::read("docker"), &["container", "ls", "--all", "--format", &format])
+}
+
+/// A line of [`list`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The container's name.
+    pub name: String,
+    /// The value of our label; empty where it carries none.
+    pub prefix: String,
+    /// The ports of this host that are published for it.
+    pub ports: Vec<u16>,
+}
+
+/// Reads what [`list`] printed.
+pub fn listed(text: &str) -> Vec<Listed> {
+    let line = |line: &str| {
+        let mut parts = line.splitn(3, '\t').map(str::to_owned);
+        Some(Listed { name: parts.next()?, prefix: parts.next()?, ports: host_ports(&parts.next()?) })
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// One inspect of all the names; it ends with 1 when one is absent, and still prints the others.
@@ -57,15 +147,28 @@ pub fn version() -> Cmd {
     docker(Cmd::read("docker"), &["version", "--format", "{{.Server.APIVersion}} {{.Server.Version}}"])
 }
 
-/// The volumes that carry our label for this prefix, a name a line.
-pub fn our_volumes(prefix: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["volume", "ls", "--quiet", "--filter"]).arg(format!("label={LABEL_PREFIX}={prefix}"))
+/// All volumes, or those that carry our label for a prefix, a line each.
+pub fn list_volumes(prefix: Option<&str>) -> Cmd {
+    let format = format!("{{{{.Name}}}}\t{{{{.Label \"{LABEL_PREFIX}\"}}}}\t{{{{.Mountpoint}}}}");
+    let cmd = docker(Cmd::read("docker"), &["volume", "ls", "--format", &format]);
+    match prefix {
+        Some(prefix) => cmd.arg("--filter").arg(format!("label={LABEL_PREFIX}={prefix}")),
+        None => cmd,
+    }
 }
 
-/// The containers that carry our label for this prefix, a name a line.
-pub fn our_containers(prefix: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["container", "ls", "--all", "--format", "{{.Names}}", "--filter"])
-        .arg(format!("label={LABEL_PREFIX}={prefix}"))
+/// The bytes in a running registry's store, by its own `du`.
+pub fn du(name: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", name, "du", "-sk", STORE])
+}
+
+/// The bytes on each volume, by a container that is gone afterwards; it changes nothing that was there.
+pub fn du_volumes(volumes: &[String], image: &str) -> Cmd {
+    let mounts = volumes.iter().enumerate().map(|(n, name)| format!("type=volume,src={name},dst=/{n},readonly"));
+    let cmd = docker(Cmd::read("docker"), &["run", "--rm", "--pull", "never", "--entrypoint", "du"]);
+    cmd.args(mounts.flat_map(|mount| ["--mount".to_owned(), mount]))
+        .args([image, "-sk"])
+        .args((0..volumes.len()).map(|n| format!("/{n}")))
 }
 
 /// The last lines a container wrote.
@@ -157,205 +260,97 @@ pub fn probe_upstream(mirror: &Mirror) -> Cmd {
         .args(["sh", "-c", serve])
 }
 
+/// Asks a mirror's upstream from inside of its running container; busybox shows the answer's headers on stderr.
+pub fn ask_upstream(mirror: &Mirror) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", &mirror.name, "timeout", "5", "wget", "-S", "-q", "-O", "/dev/null"])
+        .arg(format!("{}/v2/", mirror.upstream))
+}
+
 /// Whether a line of [`probe_upstream`] says that the upstream answered.
 pub fn upstream_answered(line: &str) -> bool {
     line.contains("msg=\"listening on ")
 }
 
-/// Creates and starts a proxy: the guide's command, with a named volume, a bound on its log and safe settings.
-pub fn run(mirror: &Mirror, mode: Mode, prefix: &str, bind: &Bind, run: &str) -> Cmd {
-    let host_port = match bind {
-        Bind::All => format!("{}:5000", mirror.port),
-        Bind::Address(address) if address.is_ipv6() => format!("[{address}]:{}:5000", mirror.port),
-        Bind::Address(address) => format!("{address}:{}:5000", mirror.port),
-    };
-    let mount = format!("type=volume,src={},dst={STORE},volume-label={LABEL_PREFIX}={prefix}", mirror.name);
-    docker(Cmd::write("docker"), &["run", "--detach", "--restart", "always", "--name", &mirror.name])
-        // The counters are for this host alone: the same port has a profiler.
-        .args(["--publish", &host_port, "--publish", "127.0.0.1::5001", "--mount", &mount])
-        .args(["--label", &format!("{LABEL_PREFIX}={prefix}"), "--label", &format!("{LABEL_HOST}={}", mirror.host)])
-        .args(["--label", &format!("{LABEL_RUN}={run}"), "--label", &format!("{LABEL_MODE}={}", mode.word())])
-        .args(["--log-driver", "json-file", "--log-opt", "max-size=16m", "--log-opt", "max-file=4"])
-        .args(environment(mirror, mode).into_iter().flat_map(|variable| ["--env".to_owned(), variable]))
-        .arg(&mirror.image)
+/// A container to be made.
+pub struct Wish<'a> {
+    /// The mirror that it is for.
+    pub mirror: &'a Mirror,
+    /// How it is to serve.
+    pub mode: Mode,
+    /// The prefix in its labels.
+    pub prefix: &'a str,
+    /// Where it is published.
+    pub listen: &'a Listen,
+    /// Which run makes it.
+    pub run: &'a str,
+    /// How its image came to this engine, where that is known.
+    pub origin: Option<&'a str>,
 }
 
-fn environment(mirror: &Mirror, mode: Mode) -> Vec<String> {
+impl Wish<'_> {
+    /// Whether an account goes into it, which has to happen before it is started.
+    pub fn with_credentials(&self) -> bool {
+        self.mode == Mode::Proxy && self.mirror.credentials.is_some()
+    }
+
+    /// Creates and starts it: the guide's command, with a named volume, a bound on its log and safe settings.
+    pub fn run(&self) -> Cmd {
+        self.command(&["run", "--detach"])
+    }
+
+    /// Creates it, to be started later.
+    pub fn create(&self) -> Cmd {
+        self.command(&["container", "create"])
+    }
+
+    fn command(&self, verb: &[&str]) -> Cmd {
+        let (mirror, prefix, mode) = (self.mirror, self.prefix, self.mode);
+        let mount = format!("type=volume,src={},dst={STORE},volume-label={LABEL_PREFIX}={prefix}", mirror.name);
+        let counters = counts(&mirror.image).then(|| "127.0.0.1::5001".to_owned());
+        let labels =
+            [(LABEL_PREFIX, prefix), (LABEL_HOST, &mirror.host), (LABEL_RUN, self.run), (LABEL_MODE, mode.word())];
+        // Where it is not known, the label that an assembled image carries itself shows through.
+        let labels = labels.into_iter().chain(self.origin.map(|origin| (LABEL_IMAGE, origin)));
+        let each = |flag: &'static str, value: String| [flag.to_owned(), value];
+        docker(Cmd::write("docker"), verb)
+            .args(["--restart", "always", "--name", &mirror.name])
+            // The counters are for this host alone: the same port has a profiler.
+            .args(self.listen.publish(mirror.port).into_iter().chain(counters).flat_map(|port| each("--publish", port)))
+            .args(["--mount", &mount])
+            .args(labels.flat_map(|(name, value)| each("--label", format!("{name}={value}"))))
+            .args(["--log-driver", "json-file", "--log-opt", "max-size=16m", "--log-opt", "max-file=4"])
+            .args(environment(mirror, mode).into_iter().flat_map(|variable| each("--env", variable)))
+            .arg(&mirror.image)
+            .args(self.with_credentials().then_some(credentials::PATH))
+    }
+}
+
+/// Puts a tar stream, which it reads on its standard input, into a container.
+pub fn put(name: &str, archive: Vec<u8>) -> Cmd {
+    docker(Cmd::write("docker"), &["cp", "-", &format!("{name}:{}", credentials::FOLDER)]).stdin(archive)
+}
+
+/// Gives the file with an account back, as a tar stream.
+pub fn get_credentials(name: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["cp", &format!("{name}:{}", credentials::PATH), "-"])
+}
+
+/// Copies what a container has cached to the volume of its mirror, by a container of the mirror's image.
+pub fn copy_store(mirror: &Mirror, prefix: &str) -> Cmd {
+    let mount = format!("type=volume,src={},dst=/adopted,volume-label={LABEL_PREFIX}={prefix}", mirror.name);
+    let from = format!("{}:ro", mirror.name);
+    docker(Cmd::write("docker"), &["run", "--rm", "--volumes-from", &from, "--mount", &mount, "--entrypoint", "cp"])
+        .args([&mirror.image, "-a", &format!("{STORE}/."), "/adopted/"])
+}
+
+/// What a mirror's registry is told by its environment.
+pub fn environment(mirror: &Mirror, mode: Mode) -> Vec<String> {
     // A read-only registry is told so by this one form: the other spellings make every version panic.
     let mode = match mode {
         Mode::Proxy => format!("{REMOTE}={}", mirror.upstream),
         Mode::Offline => "REGISTRY_STORAGE_MAINTENANCE_READONLY={\"enabled\":true}".to_owned(),
     };
-    std::iter::once(mode).chain(SAFE.iter().map(|&variable| variable.to_owned())).collect()
-}
-
-/// A container as the engine describes it, as far as it matters here.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-pub struct Container {
-    /// Its identity.
-    pub id: String,
-    name: String,
-    /// What it is doing.
-    pub state: State,
-    config: Settings,
-    host_config: HostConfig,
-    #[serde(default)]
-    mounts: Vec<Mount>,
-    #[serde(default)]
-    network_settings: NetworkSettings,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkSettings {
-    #[serde(default)]
-    ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
-}
-
-/// What a container is doing.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-pub struct State {
-    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
-    pub status: String,
-    /// Why it could not be started, a port clash for instance.
-    #[serde(default)]
-    pub error: String,
-    /// When it was last started (RFC 3339).
-    #[serde(default)]
-    pub started_at: String,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-struct Settings {
-    image: String,
-    #[serde(default)]
-    env: Option<Vec<String>>,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-struct HostConfig {
-    #[serde(default)]
-    port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-struct Binding {
-    #[serde(rename = "HostIp", default)]
-    ip: String,
-    #[serde(rename = "HostPort", default)]
-    port: String,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
-struct Mount {
-    #[serde(default)]
-    name: String,
-    destination: String,
-}
-
-/// Reads what `docker container inspect` printed.
-///
-/// # Errors
-/// It is not the JSON that an engine prints.
-pub fn containers(json: &[u8]) -> Result<Vec<Container>> {
-    serde_json::from_slice(json)
-        .map_err(|error| Error::Answer { command: "docker container inspect".to_owned(), problem: error.to_string() })
-}
-
-impl Container {
-    /// Its name, without the engine's leading slash.
-    pub fn name(&self) -> &str {
-        self.name.trim_start_matches('/')
-    }
-
-    /// A label's value.
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.config.labels.as_ref()?.get(name).map(String::as_str)
-    }
-
-    /// The image it was created from, as it was written then.
-    pub fn image(&self) -> &str {
-        &self.config.image
-    }
-
-    /// The upstream it was created for; `None` where it is no proxy.
-    pub fn upstream(&self) -> Option<&str> {
-        let variables = self.config.env.as_ref()?;
-        variables.iter().find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
-    }
-
-    /// Where its counters are, as `ADDRESS:PORT` of this host; `None` where they are not published.
-    pub fn counters(&self) -> Option<String> {
-        let bindings = self.network_settings.ports.as_ref()?.get(DEBUG_PORT)?.as_ref()?;
-        bindings.first().map(|binding| format!("{}:{}", binding.ip, binding.port))
-    }
-
-    /// How it serves, by its label; what carries none is a proxy.
-    pub fn mode(&self) -> Mode {
-        if self.label(LABEL_MODE) == Some(Mode::Offline.word()) { Mode::Offline } else { Mode::Proxy }
-    }
-
-    /// What differs from the wish, each as one phrase; empty when it is as wished.
-    ///
-    /// Only what a proxy needs is compared, never the whole inspect output: image defaults are not drift.
-    pub fn drift(&self, mirror: &Mirror, bind: &Bind) -> Vec<String> {
-        let mut drift = self.guide_drift(mirror, bind);
-        let variables = self.config.env.as_deref().unwrap_or_default();
-        let missing = SAFE.iter().filter(|&&wanted| !variables.iter().any(|variable| variable == wanted));
-        drift.extend(missing.map(|variable| format!("{variable} is not set")));
-        if !self.mounts.iter().any(|mount| mount.destination == STORE && mount.name == mirror.name) {
-            drift.push(format!("its store is not the volume {}", mirror.name));
-        }
-        drift
-    }
-
-    /// What differs from what the guide's own command would have made: image, upstream and port.
-    pub fn guide_drift(&self, mirror: &Mirror, bind: &Bind) -> Vec<String> {
-        let mut drift = Vec::new();
-        let mut compare = |what: &str, found: &str, wanted: &str| {
-            if found != wanted {
-                drift.push(format!("{what} is {found}, wanted {wanted}"));
-            }
-        };
-        compare("image", self.image(), &mirror.image);
-        if self.mode() == Mode::Proxy {
-            compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
-        }
-        compare("published port", &self.published(), &wanted_binding(mirror, bind));
-        drift
-    }
-
-    /// Whether a port of this host is published for it, running or not.
-    pub fn publishes(&self, port: u16) -> bool {
-        let bindings = self.host_config.port_bindings.as_ref().and_then(|all| all.get(PORT)?.as_ref());
-        bindings.into_iter().flatten().any(|binding| binding.port == port.to_string())
-    }
-
-    fn published(&self) -> String {
-        let bindings = self.host_config.port_bindings.as_ref().and_then(|all| all.get(PORT)?.as_ref());
-        let mut all: Vec<String> =
-            bindings.into_iter().flatten().map(|binding| address(&binding.ip, &binding.port)).collect();
-        all.sort();
-        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
-    }
-}
-
-fn address(ip: &str, port: &str) -> String {
-    if ip.is_empty() || ip == "0.0.0.0" { port.to_owned() } else { format!("{ip} {port}") }
-}
-
-fn wanted_binding(mirror: &Mirror, bind: &Bind) -> String {
-    match bind {
-        Bind::All => mirror.port.to_string(),
-        Bind::Address(ip) => address(&ip.to_string(), &mirror.port.to_string()),
-    }
+    std::iter::once(mode).chain(safe(mirror).map(str::to_owned)).collect()
 }
 
 /// The host ports in a line of `docker container ls`, as in `0.0.0.0:5000->5000/tcp, :::5000->5000/tcp`.
@@ -369,7 +364,7 @@ pub fn host_ports(ports: &str) -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::config::{Credentials, Password};
 
     fn mirror() -> Mirror {
         Mirror {
@@ -378,59 +373,17 @@ mod tests {
             image: "registry:2".into(),
             upstream: "https://registry-1.docker.io".into(),
             port: 5000,
+            credentials: None,
         }
     }
 
-    fn container(change: impl Fn(&mut serde_json::Value)) -> Container {
-        let mut env: Vec<String> = vec!["PATH=/bin".into()];
-        env.extend(environment(&mirror(), Mode::Proxy));
-        let mut value = json!([{
-            "Id": "abc", "Name": "/registry-docker.io",
-            "State": {"Status": "running", "Running": true, "Error": ""},
-            "Config": {"Image": "registry:2", "Env": env, "Labels": {LABEL_PREFIX: "registry-"}},
-            "HostConfig": {"PortBindings": {"5000/tcp": [{"HostIp": "", "HostPort": "5000"}]}},
-            "Mounts": [{"Type": "volume", "Name": "registry-docker.io", "Destination": "/var/lib/registry"}]
-        }]);
-        change(&mut value[0]);
-        containers(value.to_string().as_bytes()).unwrap().remove(0)
-    }
-
-    #[test]
-    fn what_was_created_as_wished_has_no_drift() {
-        assert_eq!(container(|_| ()).drift(&mirror(), &Bind::All), Vec::<String>::new());
-    }
-
-    #[test]
-    fn drift_says_what_differs() {
-        let cases: [(&str, serde_json::Value, &str); 4] = [
-            ("/Config/Image", json!("registry:3"), "image is registry:3, wanted registry:2"),
-            ("/HostConfig/PortBindings/5000~1tcp/0/HostPort", json!("6000"), "published port is 6000, wanted 5000"),
-            (
-                "/HostConfig/PortBindings/5000~1tcp/0/HostIp",
-                json!("127.0.0.1"),
-                "published port is 127.0.0.1 5000, wanted 5000",
-            ),
-            ("/Mounts/0/Name", json!("other"), "its store is not the volume registry-docker.io"),
-        ];
-        for (pointer, value, expected) in cases {
-            let found = container(|json| *json.pointer_mut(pointer).unwrap() = value.clone());
-            assert_eq!(found.drift(&mirror(), &Bind::All), [expected]);
-        }
-    }
-
-    #[test]
-    fn what_the_guide_made_matches_the_guide_and_not_the_whole_wish() {
-        let made = container(|json| {
-            json["Config"]["Env"] = json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
-            json["Mounts"][0]["Name"] = json!("0123abcd");
-        });
-        assert!(made.guide_drift(&mirror(), &Bind::All).is_empty());
-        assert!(!made.drift(&mirror(), &Bind::All).is_empty());
+    fn wish<'a>(mirror: &'a Mirror, mode: Mode, listen: &'a Listen) -> Wish<'a> {
+        Wish { mirror, mode, prefix: "registry-", listen, run: "r1", origin: Some("pulled") }
     }
 
     #[test]
     fn the_command_is_the_guides_with_a_named_volume() {
-        let shell = run(&mirror(), Mode::Proxy, "registry-", &Bind::All, "r1").shell();
+        let shell = wish(&mirror(), Mode::Proxy, &Listen::default()).run().shell();
         for part in [
             "docker run --detach --restart always --name registry-docker.io --publish 5000:5000 ",
             "src=registry-docker.io,dst=/var/lib/registry",
@@ -442,14 +395,58 @@ mod tests {
     }
 
     #[test]
-    fn ports_of_a_listing_are_read() {
-        assert_eq!(host_ports("0.0.0.0:5000->5000/tcp, :::5000->5000/tcp"), [5000]);
-        assert_eq!(host_ports("5000/tcp"), Vec::<u16>::new());
+    fn the_counters_are_published_on_loopback_where_they_are_true() {
+        let three = Mirror { image: "registry:3".into(), ..mirror() };
+        let shell = wish(&three, Mode::Proxy, &Listen::default()).run().shell();
+        assert!(shell.contains("--publish 127.0.0.1::5001 ") && shell.contains(COUNTERS), "{shell}");
+        assert!(!wish(&mirror(), Mode::Proxy, &Listen::default()).run().shell().contains("5001"));
+        for (image, two) in [
+            ("registry:2.8.3", true),
+            ("registry:2.5", true),
+            ("localhost:5000/registry:2-alpine", true),
+            ("registry:2@sha256:0123", true),
+            ("registry:20", false),
+            ("localhost:2000/registry", false),
+            ("registry:latest", false),
+        ] {
+            assert_eq!(is_registry_2(image), two, "{image}");
+        }
     }
 
     #[test]
-    fn garbage_is_an_error_and_not_an_absent_container() {
-        assert!(containers(b"[]").unwrap().is_empty());
-        assert!(containers(b"oops").is_err());
+    fn an_account_is_a_path_in_the_command_and_no_more() {
+        let credentials = Some(Credentials { username: "someone".into(), password: Password::Env("TOKEN".into()) });
+        let mirror = Mirror { credentials, ..mirror() };
+        let listen = Listen(vec!["127.0.0.1".parse().unwrap(), "172.17.0.1".parse().unwrap()]);
+        let shell = wish(&mirror, Mode::Proxy, &listen).create().shell();
+        assert!(
+            shell.starts_with("docker container create ") && shell.ends_with(" registry:2 /etc/talos-cache/config.yml")
+        );
+        assert!(shell.contains("--publish 127.0.0.1:5000:5000 --publish 172.17.0.1:5000:5000 "), "{shell}");
+        assert!(!shell.contains("TOKEN") && !shell.contains("someone"), "{shell}");
+        assert!(wish(&mirror, Mode::Offline, &listen).run().shell().ends_with(" registry:2"));
+    }
+
+    #[test]
+    fn the_bridge_has_the_address_that_the_engine_says_or_the_first_of_its_subnet() {
+        let of = |json: &str| bridge_address(json).map(|address| address.to_string()).ok();
+        assert_eq!(of(r#"[{"Subnet":"172.17.0.0/16","Gateway":"172.17.0.254"}]"#).unwrap(), "172.17.0.254");
+        assert_eq!(of(r#"[{"Subnet":"fd00::/64"},{"Subnet":"10.9.0.0/24"}]"#).unwrap(), "10.9.0.1");
+        assert_eq!(of("[]"), None);
+        assert_eq!(of("null"), None);
+    }
+
+    #[test]
+    fn a_listing_is_read() {
+        let text = "registry-docker.io\tregistry-\t0.0.0.0:5000->5000/tcp\nweb\t\t\n";
+        let [ours, web] = &listed(text)[..] else { panic!("two lines") };
+        assert_eq!((ours.prefix.as_str(), &ours.ports[..]), ("registry-", &[5000][..]));
+        assert_eq!((web.name.as_str(), web.prefix.as_str()), ("web", ""));
+    }
+
+    #[test]
+    fn ports_of_a_listing_are_read() {
+        assert_eq!(host_ports("0.0.0.0:5000->5000/tcp, :::5000->5000/tcp"), [5000]);
+        assert_eq!(host_ports("5000/tcp"), Vec::<u16>::new());
     }
 }

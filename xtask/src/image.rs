@@ -1,9 +1,10 @@
 //! The registry image: there already, pulled, loaded from an archive, or assembled from Debian's package.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::docker::LABEL_IMAGE;
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Runner};
 use crate::term::Term;
@@ -34,45 +35,75 @@ http:
     X-Content-Type-Options: [nosniff]
 ";
 
-/// Makes sure of every image named, and says in one line how each came.
+/// Of the images named, those that are not here.
 ///
 /// # Errors
-/// One is not here, cannot be pulled, is in no archive, and cannot be assembled on this system.
-pub fn ensure(runner: &dyn Runner, term: Term, images: &BTreeSet<&str>, archive: Option<&Utf8Path>) -> Result<()> {
-    let absent = |image: &str| -> Result<bool> {
-        let cmd = Cmd::read("docker").args(["image", "ls", "--quiet", "--no-trunc"]).arg(image);
-        let output = crate::observe::engine_answer(&cmd, runner.run(&cmd)?)?;
-        Ok(output.text().trim().is_empty())
-    };
+/// The engine does not answer.
+pub fn absent(runner: &dyn Runner, images: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let mut absent = Vec::new();
     for &image in images {
-        if !absent(image)? {
-            continue;
+        if is_absent(runner, image)? {
+            absent.push(image.to_owned());
         }
-        let bar = term.waiting(format!("pulling {image}"));
-        let pull = Cmd::write("docker").args(["pull", "--quiet", image]);
-        let pulled = runner.run(&pull)?;
-        drop(bar);
-        if pulled.ok() {
-            term.step(&format!("image {image}: pulled"));
-            continue;
-        }
-        let reason = pulled.tail(1).join(" ");
-        if let Some(archive) = archive {
-            let load = Cmd::write("docker").args(["load", "--quiet", "--input", archive.as_str()]);
-            runner.run(&load)?.checked(&load, "name an archive as `docker save` writes it")?;
-            if absent(image)? {
-                return Err(Error::Usage {
-                    problem: format!("{archive} holds no image tagged {image}"),
-                    fix: format!("write it with `docker save --output FILE {image}`"),
-                });
-            }
-            term.step(&format!("image {image}: loaded from {archive} (pull failed: {reason})"));
-            continue;
-        }
-        let made_from = assemble(runner, image, &reason)?;
-        term.step(&format!("image {image}: assembled from {made_from} (pull failed: {reason})"));
     }
-    Ok(())
+    Ok(absent)
+}
+
+fn is_absent(runner: &dyn Runner, image: &str) -> Result<bool> {
+    let cmd = Cmd::read("docker").args(["image", "ls", "--quiet", "--no-trunc"]).arg(image);
+    let output = crate::observe::engine_answer(&cmd, runner.run(&cmd)?)?;
+    Ok(output.text().trim().is_empty())
+}
+
+/// Gets images that are not here, says in one line how each came, and gives that back by image.
+///
+/// # Errors
+/// One cannot be pulled, is in no archive, and cannot be assembled on this system.
+pub fn provide(
+    runner: &dyn Runner,
+    term: Term,
+    images: &[String],
+    archive: Option<&Utf8Path>,
+) -> Result<BTreeMap<String, String>> {
+    let mut origins = BTreeMap::new();
+    for image in images {
+        let (origin, reason) = get(runner, term, image, archive)?;
+        let reason = reason.map(|reason| format!(" (pull failed: {reason})")).unwrap_or_default();
+        term.step(&format!("image {image}: {origin}{reason}"));
+        origins.insert(image.clone(), origin);
+    }
+    Ok(origins)
+}
+
+/// How an image came, and why it was not pulled where it was not.
+fn get(runner: &dyn Runner, term: Term, image: &str, archive: Option<&Utf8Path>) -> Result<(String, Option<String>)> {
+    let bar = term.waiting(format!("pulling {image}"));
+    let pulled = runner.run(&Cmd::write("docker").args(["pull", "--quiet", image]))?;
+    drop(bar);
+    if pulled.ok() {
+        return Ok(("pulled".to_owned(), None));
+    }
+    let reason = pulled.tail(1).join(" ");
+    let origin = match archive {
+        Some(archive) => {
+            load(runner, image, archive)?;
+            format!("loaded from {archive}")
+        }
+        None => format!("assembled from {}", assemble(runner, image, &reason)?),
+    };
+    Ok((origin, Some(reason)))
+}
+
+fn load(runner: &dyn Runner, image: &str, archive: &Utf8Path) -> Result<()> {
+    let load = Cmd::write("docker").args(["load", "--quiet", "--input", archive.as_str()]);
+    runner.run(&load)?.checked(&load, "name an archive as `docker save` writes it")?;
+    if !is_absent(runner, image)? {
+        return Ok(());
+    }
+    Err(Error::Usage {
+        problem: format!("{archive} holds no image tagged {image}"),
+        fix: format!("write it with `docker save --output FILE {image}`"),
+    })
 }
 
 fn assemble(runner: &dyn Runner, image: &str, reason: &str) -> Result<String> {
@@ -83,7 +114,7 @@ fn assemble(runner: &dyn Runner, image: &str, reason: &str) -> Result<String> {
     if [Tool::AptGet, Tool::Dpkg, Tool::Ldd].iter().any(|tool| tool.path().is_none()) {
         return Err(refuse("this system has no apt to assemble one from"));
     }
-    if image.rsplit_once(':').is_some_and(|(_, tag)| tag == "latest" || tag.starts_with('3')) {
+    if !crate::docker::is_registry_2(image) {
         return Err(refuse("the distribution's package is a registry 2"));
     }
     let scratch = scratch(runner)?;
@@ -126,7 +157,7 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
         .args(["import", "--change", r#"ENTRYPOINT ["/entrypoint.sh"]"#])
         .args(["--change", r#"CMD ["/etc/docker/registry/config.yml"]"#, "--change", "EXPOSE 5000"])
         .args(["--change", "VOLUME /var/lib/registry", "--change", "ENV PATH=/bin"])
-        .args(["--change", &format!("LABEL talos-cache.image=\"assembled from {made_from}\"")])
+        .args(["--change", &format!("LABEL {LABEL_IMAGE}=\"assembled from {made_from}\"")])
         .args([scratch.join("image.tar").as_str(), image]);
     runner.run(&import)?.checked(&import, "see what the engine says of it")?;
     Ok(made_from)

@@ -11,7 +11,7 @@ use xtask::config::{Config, Overrides};
 use xtask::error::Result;
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
-use xtask::{cache, ci, onboard, report};
+use xtask::{cache, ci, onboard, report, status};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -44,7 +44,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::CacheUp { hosts, up } => cache::up(&app, hosts, up),
         Task::CacheDown { hosts } => cache::down(&app, hosts),
         Task::CacheClean { hosts, keep_cache } => cache::clean(&app, hosts, *keep_cache),
-        Task::CacheStatus { hosts } => cache::status(&app, hosts),
+        Task::CacheStatus { hosts } => status::status(&app, hosts),
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
         Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),
         Task::Ci => ci::ci(&app),

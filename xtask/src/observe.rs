@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
+use camino::Utf8PathBuf;
+
 use crate::config::{Bind, Config, Mirror, Offline};
-use crate::docker::{self, Container, LABEL_PREFIX, Mode};
+use crate::container::{self, Container};
+use crate::credentials::{self, Found};
+use crate::docker::{self, LABEL_PREFIX, Listed, Listen, Mode};
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Output, Runner};
+use crate::login::{self, Login};
 use crate::plan::Observed;
 use crate::registry;
 
@@ -24,25 +29,40 @@ pub struct Look<'a> {
     pub waited: &'a BTreeSet<String>,
 }
 
-/// Observes the mirrors.
+/// Observes the mirrors: one inspect of all names and, where that leaves a question, one list.
 ///
 /// # Errors
 /// The engine does not answer; that is never taken for "nothing is there".
 pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let names: Vec<String> = look.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
-    let (list, inspect) = std::thread::scope(|scope| {
-        let list = scope.spawn(|| runner.run(&docker::list()));
-        let inspect = runner.run(&docker::inspect(&names));
-        (list.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), inspect)
-    });
-    let listing = engine_answer(&docker::list(), list?)?.text();
-    let containers: BTreeMap<String, Container> = docker::containers(&inspect?.stdout)?
+    let inspect = runner.run(&docker::inspect(&names))?;
+    let containers: BTreeMap<String, Container> = container::containers(&inspect.stdout)?
         .into_iter()
         .map(|container| (container.name().to_owned(), container))
         .collect();
-    let holders = holders(look, &containers, &listing);
+    // An inspect that fails says nothing of the engine: it ends the same way for one absent name and for no engine.
+    let wanted: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| !holds_its_port(mirror, &containers)).collect();
+    let listing = if inspect.ok() && wanted.is_empty() { Vec::new() } else { listing(runner)? };
+    let listen = listen(runner, look.config.bind)?;
+    let holders = holders(&wanted, &listen, &listing);
     let details = details(runner, look, &containers)?;
-    Ok(Observed { containers, holders, waited: look.waited.clone(), ..details })
+    Ok(Observed { containers, holders, listen, waited: look.waited.clone(), ..details })
+}
+
+/// The addresses to publish on.
+///
+/// # Errors
+/// The engine does not say where its bridge is.
+pub fn listen(runner: &dyn Runner, bind: Bind) -> Result<Listen> {
+    match bind {
+        Bind::All => Ok(Listen::default()),
+        Bind::Address(address) => Ok(Listen(vec![address])),
+        Bind::Local => {
+            let cmd = docker::bridge();
+            let bridge = docker::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?;
+            Ok(Listen(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), bridge]))
+        }
+    }
 }
 
 /// The answer of a command that only fails when the engine does.
@@ -78,6 +98,8 @@ struct Detail {
     answers: bool,
     reachable: bool,
     crash: Option<Vec<String>>,
+    account: Option<Found>,
+    login: Option<Login>,
 }
 
 fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Container>) -> Result<Observed> {
@@ -92,7 +114,13 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
             observed.reachable.insert(host.clone());
         }
         if let Some(lines) = detail.crash {
-            observed.crashes.insert(host, lines);
+            observed.crashes.insert(host.clone(), lines);
+        }
+        if let Some(found) = detail.account {
+            observed.accounts.insert(host.clone(), found);
+        }
+        if let Some(login) = detail.login {
+            observed.logins.insert(host, login);
         }
     }
     Ok(observed)
@@ -100,15 +128,24 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
 
 fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Container) -> Result<Detail> {
     let mut detail = Detail::default();
+    let account =
+        mirror.credentials.as_ref().filter(|_| container.mode() == Mode::Proxy && container.has_credentials());
+    if let Some(credentials) = account {
+        let there = runner.run(&docker::get_credentials(&mirror.name))?;
+        detail.account = Some(credentials::compare(mirror, credentials, &there.stdout));
+    }
     match container.state.status.as_str() {
         "running" => {
-            detail.answers = registry::answers(&registry::address(mirror, &config.bind));
+            detail.answers = registry::answers(&registry::address(mirror, config.bind));
             let may_return = config.offline == Offline::Auto && container.mode() == Mode::Offline;
             if detail.answers && may_return {
                 runner.lines(&docker::probe_upstream(mirror), &mut |line| {
                     detail.reachable |= docker::upstream_answered(line);
                     !detail.reachable
                 })?;
+            }
+            if detail.answers && account.is_some() {
+                detail.login = Some(login::login(runner, mirror, container)?);
             }
         }
         "restarting" => {
@@ -121,36 +158,30 @@ fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Con
     Ok(detail)
 }
 
-/// Who holds a port that a mirror wants and does not hold itself: another container, or a process.
-fn holders(look: &Look, containers: &BTreeMap<String, Container>, listing: &str) -> BTreeMap<u16, String> {
-    let mut holders = BTreeMap::new();
-    for mirror in look.mirrors {
-        let holds = |container: &Container| {
-            container.publishes(mirror.port)
-                && matches!(container.state.status.as_str(), "running" | "paused" | "restarting")
-        };
-        if containers.get(&mirror.name).is_some_and(holds) {
-            continue;
-        }
-        let by_container = listing.lines().find_map(|line| {
-            let (name, ports) = line.split_once('\t')?;
-            (name != mirror.name && docker::host_ports(ports).contains(&mirror.port))
-                .then(|| format!("container {name}"))
-        });
-        if let Some(holder) = by_container.or_else(|| process(&look.config.bind, mirror.port)) {
-            holders.insert(mirror.port, holder);
-        }
-    }
-    holders
+fn holds_its_port(mirror: &Mirror, containers: &BTreeMap<String, Container>) -> bool {
+    containers.get(&mirror.name).is_some_and(|container| {
+        container.publishes(mirror.port)
+            && matches!(container.state.status.as_str(), "running" | "paused" | "restarting")
+    })
 }
 
-fn process(bind: &Bind, port: u16) -> Option<String> {
-    let address = match bind {
-        Bind::All => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Bind::Address(address) => *address,
+/// Who holds a port that a mirror wants and does not hold itself: another container, or a process.
+fn holders(mirrors: &[&Mirror], listen: &Listen, listing: &[Listed]) -> BTreeMap<u16, String> {
+    let holder = |mirror: &Mirror| {
+        let other = |entry: &&Listed| entry.name != mirror.name && entry.ports.contains(&mirror.port);
+        let by_container = listing.iter().find(other).map(|entry| format!("container {}", entry.name));
+        by_container.or_else(|| process(listen, mirror.port))
     };
-    let error = TcpListener::bind((address, port)).err()?;
-    if error.kind() != std::io::ErrorKind::AddrInUse {
+    mirrors.iter().filter_map(|mirror| Some((mirror.port, holder(mirror)?))).collect()
+}
+
+fn process(listen: &Listen, port: u16) -> Option<String> {
+    let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    let addresses = if listen.0.is_empty() { &every[..] } else { &listen.0[..] };
+    let busy = |address: &IpAddr| {
+        TcpListener::bind((*address, port)).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    if !addresses.iter().any(busy) {
         return None;
     }
     let named = listeners::get_process_by_port(port, listeners::Protocol::TCP);
@@ -160,23 +191,61 @@ fn process(bind: &Bind, port: u16) -> Option<String> {
     ))
 }
 
-/// The names of all containers and volumes that carry our label for this prefix, whatever is configured now.
+/// All containers of the engine, ours or not.
 ///
 /// # Errors
 /// The engine does not answer.
-pub fn ours(runner: &dyn Runner, prefix: &str) -> Result<(Vec<String>, Vec<String>)> {
-    let names = |cmd: Cmd| -> Result<Vec<String>> {
-        let output = engine_answer(&cmd, runner.run(&cmd)?)?;
-        Ok(output.text().lines().map(str::to_owned).collect())
+pub fn listing(runner: &dyn Runner) -> Result<Vec<Listed>> {
+    let cmd = docker::list();
+    Ok(docker::listed(&engine_answer(&cmd, runner.run(&cmd)?)?.text()))
+}
+
+/// A volume of the engine.
+pub struct Volume {
+    /// Whether it carries our label.
+    pub ours: bool,
+    /// Where it is on the engine's host.
+    pub path: Utf8PathBuf,
+}
+
+/// All volumes, or those of ours that were made for a prefix, by name.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn volumes(runner: &dyn Runner, prefix: Option<&str>) -> Result<BTreeMap<String, Volume>> {
+    let cmd = docker::list_volumes(prefix);
+    let text = engine_answer(&cmd, runner.run(&cmd)?)?.text();
+    let volume = |line: &str| {
+        let mut parts = line.splitn(3, '\t');
+        let (name, label, path) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((name.to_owned(), Volume { ours: !label.is_empty(), path: path.into() }))
     };
-    Ok((names(docker::our_containers(prefix))?, names(docker::our_volumes(prefix))?))
+    Ok(text.lines().filter_map(volume).collect())
+}
+
+/// Does two things at once.
+pub fn together<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
+    })
+}
+
+/// Observes mirrors that nobody has waited for.
+///
+/// # Errors
+/// There is no client, or the engine does not answer.
+pub fn look(runner: &dyn Runner, config: &Config, mirrors: &[Mirror]) -> Result<Observed> {
+    crate::tool::Tool::Docker.require()?;
+    observe(runner, &Look { config, mirrors, waited: &BTreeSet::new() })
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.
-pub fn is_ours(config: &Config, mirror: &Mirror, container: &Container) -> bool {
+pub fn is_ours(config: &Config, mirror: &Mirror, container: &Container, listen: &Listen) -> bool {
     match container.label(LABEL_PREFIX) {
         Some(prefix) => prefix == config.prefix,
-        None => container.guide_drift(mirror, &config.bind).is_empty(),
+        None => container.guide_drift(mirror, listen).is_empty(),
     }
 }
 

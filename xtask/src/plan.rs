@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Config, Mirror, Offline};
-use crate::docker::{Container, LABEL_PREFIX, Mode};
+use crate::container::Container;
+use crate::credentials::Found;
+use crate::docker::{LABEL_PREFIX, Listen, Mode};
 use crate::error::Finding;
+use crate::login::Login;
 
 /// What was observed, all of it in one round.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +24,23 @@ pub struct Observed {
     pub reachable: BTreeSet<String>,
     /// Who holds a port, container or process, by port.
     pub holders: BTreeMap<u16, String>,
+    /// The addresses to publish on.
+    pub listen: Listen,
+    /// Of the proxies that have an account: whether it is the one that is configured, by host.
+    pub accounts: BTreeMap<String, Found>,
+    /// Of the proxies that have an account: whether they use it, by host.
+    pub logins: BTreeMap<String, Login>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The settings in force.
+    pub config: &'a Config,
+    /// The mirrors to bring up.
+    pub mirrors: &'a [Mirror],
+    /// Whether a proxy that was made by hand and differs may be replaced.
+    pub adopt: bool,
 }
 
 /// What to do to one mirror.
@@ -31,6 +51,10 @@ pub enum Action {
     Create(Mode),
     /// Remove the container, keep the volume, create it anew.
     Replace(Mode),
+    /// The same for one that was made by hand: what it has cached goes to the volume first.
+    Adopt(Mode),
+    /// Start it again.
+    Restart,
     /// Start what is there.
     Start,
     /// Let it go on.
@@ -62,50 +86,78 @@ pub struct Plan {
     pub blockers: Vec<Finding>,
 }
 
+impl Plan {
+    /// Whether a container is created for a host.
+    pub fn makes(&self, host: &str) -> bool {
+        let makes = |action| matches!(action, Action::Create(_) | Action::Replace(_) | Action::Adopt(_));
+        self.steps.iter().any(|step| step.host == host && makes(step.action))
+    }
+}
+
 /// Decides what brings the mirrors up.
-pub fn up(config: &Config, mirrors: &[Mirror], observed: &Observed) -> Plan {
+pub fn up(wanted: Wanted, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
-    for mirror in mirrors {
-        match decide(config, mirror, observed) {
+    for mirror in wanted.mirrors {
+        match decide(wanted, mirror, observed) {
             Ok(None) => {}
-            Ok(Some((action, why))) => {
-                let binds = matches!(action, Action::Create(_) | Action::Replace(_) | Action::Start);
-                match observed.holders.get(&mirror.port).filter(|_| binds) {
-                    Some(holder) => plan.blockers.push(Finding::new(
-                        &mirror.host,
-                        format!("port {} is held by {holder}", mirror.port),
-                        format!("stop it, or give the mirror another `port` in [mirrors.\"{}\"]", mirror.host),
-                    )),
-                    None => plan.steps.push(Step { host: mirror.host.clone(), action, why }),
-                }
-            }
+            Ok(Some((action, why))) => match obstacle(mirror, action, observed) {
+                Some(blocker) => plan.blockers.push(blocker),
+                None => plan.steps.push(Step { host: mirror.host.clone(), action, why }),
+            },
             Err(blocker) => plan.blockers.push(blocker),
         }
     }
     plan
 }
 
+/// What would let a step fail half-way, so that it is not begun.
+fn obstacle(mirror: &Mirror, action: Action, observed: &Observed) -> Option<Finding> {
+    let makes = match action {
+        Action::Create(mode) | Action::Replace(mode) | Action::Adopt(mode) => Some(mode),
+        Action::Start => None,
+        Action::Restart | Action::Unpause | Action::Mend | Action::Wait => return None,
+    };
+    if let Some(holder) = observed.holders.get(&mirror.port) {
+        return Some(Finding::new(
+            &mirror.host,
+            format!("port {} is held by {holder}", mirror.port),
+            format!("stop it, or give the mirror another `port` in [mirrors.\"{}\"]", mirror.host),
+        ));
+    }
+    let credentials = mirror.credentials.as_ref().filter(|_| makes == Some(Mode::Proxy))?;
+    let problem = credentials.password.read().err()?;
+    Some(Finding::new(&mirror.host, problem, "put it there, or take `username` out of the mirror's table"))
+}
+
 type Decision = Result<Option<(Action, Vec<String>)>, Finding>;
 
-fn decide(config: &Config, mirror: &Mirror, observed: &Observed) -> Decision {
+fn decide(wanted: Wanted, mirror: &Mirror, observed: &Observed) -> Decision {
+    let config = wanted.config;
     let Some(container) = observed.containers.get(&mirror.name) else {
         return Ok(Some((Action::Create(wanted_mode(config, Mode::Proxy)), vec!["absent".to_owned()])));
     };
     let mode = wanted_mode(config, container.mode());
-    let drift = match container.label(LABEL_PREFIX) {
-        Some(_) => container.drift(mirror, &config.bind),
-        None => by_hand(config, mirror, container)?,
-    };
-    if !drift.is_empty() {
-        return Ok(Some((Action::Replace(mode), drift)));
-    }
-    if mode != container.mode() && container.label(LABEL_PREFIX).is_some() {
-        return Ok(Some((Action::Replace(mode), vec![format!("{} is asked for", mode.word())])));
+    if container.label(LABEL_PREFIX).is_none() {
+        let drift = by_hand(wanted, mirror, container, observed)?;
+        if !drift.is_empty() {
+            return Ok(Some((Action::Adopt(mode), drift)));
+        }
+    } else {
+        let mut drift = container.drift(mirror, &observed.listen);
+        if observed.accounts.get(&mirror.host) == Some(&Found::Differs) {
+            drift.push("its account is not the one that is configured".to_owned());
+        }
+        if !drift.is_empty() {
+            return Ok(Some((Action::Replace(mode), drift)));
+        }
+        if mode != container.mode() {
+            return Ok(Some((Action::Replace(mode), vec![format!("{} is asked for", mode.word())])));
+        }
     }
     let status = container.state.status.as_str();
     match status {
         "running" => running(config, mirror, container, observed),
-        "restarting" => crashed(config, mirror, container, observed),
+        "restarting" => crashed(wanted, mirror, container, observed),
         "paused" => Ok(Some((Action::Unpause, vec!["paused".to_owned()]))),
         "exited" => Ok(Some((Action::Start, vec!["stopped".to_owned()]))),
         "created" if container.state.error.is_empty() => Ok(Some((Action::Start, vec!["never started".to_owned()]))),
@@ -126,19 +178,40 @@ fn wanted_mode(config: &Config, now: Mode) -> Mode {
     }
 }
 
-/// What carries no label of ours is adopted when it is what the guide makes, and is otherwise never touched.
-fn by_hand(config: &Config, mirror: &Mirror, container: &Container) -> Result<Vec<String>, Finding> {
+/// What carries no label of ours is left as it is when it is what the guide makes; where it differs it is replaced when
+/// that was asked for, and is otherwise never touched.
+fn by_hand(
+    wanted: Wanted,
+    mirror: &Mirror,
+    container: &Container,
+    observed: &Observed,
+) -> Result<Vec<String>, Finding> {
     let rename = format!("remove or rename it (`docker rename {} OTHER`)", mirror.name);
     if container.upstream().is_none() {
         let problem = format!("a container named {} is there and is no proxy: {}", mirror.name, container.image());
         return Err(Finding::new(&mirror.host, problem, format!("{rename}, or set another `prefix`")));
     }
-    let drift = container.guide_drift(mirror, &config.bind);
+    let mut drift = container.guide_drift(mirror, &observed.listen);
+    if wanted.config.offline == Offline::Always {
+        drift.push("offline is asked for".to_owned());
+    }
+    if !drift.is_empty() && wanted.adopt {
+        if let Some(root) = container.other_root() {
+            let problem = format!("{} keeps its cache in {root}, where --adopt does not look", mirror.name);
+            return Err(Finding::new(&mirror.host, problem, rename));
+        }
+        drift.push("its cache is moved to the volume".to_owned());
+        return Ok(drift);
+    }
     if drift.is_empty() {
-        return Ok(Vec::new());
+        return Ok(drift);
     }
     let problem = format!("{} was made by hand and differs: {}", mirror.name, drift.join("; "));
-    Err(Finding::new(&mirror.host, problem, format!("{rename}, or say the same in cache.toml")))
+    let fix = format!(
+        "`cargo xtask cache-up --adopt {}` replaces it and keeps what it has cached; or say the same in cache.toml",
+        mirror.host
+    );
+    Err(Finding::new(&mirror.host, problem, fix))
 }
 
 fn running(config: &Config, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
@@ -148,7 +221,21 @@ fn running(config: &Config, mirror: &Mirror, container: &Container, observed: &O
         return Ok(Some((Action::Replace(Mode::Proxy), vec!["the upstream answers again".to_owned()])));
     }
     if answers {
-        return Ok(None);
+        return match observed.logins.get(&mirror.host) {
+            None | Some(Login::Used) => Ok(None),
+            Some(Login::Missed) => {
+                let why = "it started without its account, since the upstream was busy then".to_owned();
+                Ok(Some((Action::Restart, vec![why])))
+            }
+            Some(Login::Impossible) => {
+                let problem = format!(
+                    "{} runs without its account: {} asks for none, or is too busy to",
+                    mirror.name, mirror.upstream
+                );
+                let fix = "run this again when the upstream is well, or take `username` out of the mirror's table";
+                Err(Finding::new(&mirror.host, problem, fix))
+            }
+        };
     }
     if !observed.waited.contains(&mirror.host) {
         return Ok(Some((Action::Wait, vec!["no answer yet".to_owned()])));
@@ -176,9 +263,16 @@ pub enum Crash {
     Upstream,
     /// Its record of expiry dates, `scheduler-state.json`, is damaged.
     State,
+    /// Its configuration makes no sense to it.
+    Configuration,
     /// Anything else.
     Other,
 }
+
+/// How a registry begins to say that its file or its environment makes no sense (`registry/root.go` and
+/// `configuration/parser.go`: 2.5 to 3.1).
+const BAD_CONFIGURATION: [&str; 4] =
+    ["configuration error: ", "panic: multiple ", "panic: invalid type for environment", "panic: no storage "];
 
 /// Tells the causes apart by the registry's own last words (`panic: Get "https://host/v2/": ...` from 2.6 on).
 pub fn crash(lines: &[String], upstream: &str) -> Crash {
@@ -189,35 +283,50 @@ pub fn crash(lines: &[String], upstream: &str) -> Crash {
         Crash::Upstream
     } else if lines.iter().any(|line| json.iter().any(|word| line.starts_with(word))) {
         Crash::State
+    } else if lines.iter().any(|line| BAD_CONFIGURATION.iter().any(|word| line.contains(word))) {
+        Crash::Configuration
     } else {
         Crash::Other
     }
 }
 
-fn crashed(config: &Config, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
+fn crashed(wanted: Wanted, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
     let lines = observed.crashes.get(&mirror.host).cloned().unwrap_or_default();
-    let cause = crash(&lines, &mirror.upstream);
-    if cause == Crash::Upstream && container.label(LABEL_PREFIX).is_some() {
-        let word = lines.iter().find_map(|line| line.split_once("/v2/\": ").map(|(_, word)| word.to_owned()));
-        return without_upstream(
-            config,
-            mirror,
-            format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default()),
-        );
-    }
-    if cause == Crash::State && container.label(LABEL_PREFIX).is_some() {
-        return Ok(Some((Action::Mend, vec![format!("its scheduler-state.json is damaged: {}", lines.join(" "))])));
-    }
-    let problem = format!("{} ends as soon as it starts", mirror.name);
-    let fix = format!("mend what its last lines name, then `cargo xtask cache-up {}`", mirror.host);
-    Err(Finding::new(&mirror.host, problem, fix).seen(lines))
+    let ours = container.label(LABEL_PREFIX).is_some();
+    let (problem, fix) = match crash(&lines, &mirror.upstream) {
+        Crash::Upstream if ours => {
+            let word = lines.iter().find_map(|line| line.split_once("/v2/\": ").map(|(_, word)| word.to_owned()));
+            let why = format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default());
+            return without_upstream(wanted.config, mirror, why);
+        }
+        Crash::Upstream if wanted.adopt && wanted.config.offline != Offline::Never => {
+            let why = format!("{} is out of reach", mirror.upstream);
+            return Ok(Some((Action::Adopt(Mode::Offline), vec![why])));
+        }
+        Crash::State if ours => {
+            let why = format!("its scheduler-state.json is damaged: {}", lines.join(" "));
+            return Ok(Some((Action::Mend, vec![why])));
+        }
+        Crash::Upstream => {
+            ("since its upstream is out of reach", "`cargo xtask cache-up --adopt` lets it serve what it has cached")
+        }
+        Crash::State => ("since its scheduler-state.json is damaged", "remove that file from its store"),
+        Crash::Configuration if ours => (
+            "since its configuration makes no sense to it",
+            "see whether the image is a registry; `cargo xtask cache-clean --keep-cache` and `cache-up` make it anew",
+        ),
+        Crash::Configuration => ("since its configuration makes no sense to it", "mend the command that made it"),
+        Crash::Other => ("", "mend what its last lines name, then run this again"),
+    };
+    let problem = format!("{} ends as soon as it starts {problem}", mirror.name);
+    Err(Finding::new(&mirror.host, problem.trim_end(), fix).seen(lines))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Bind, Overrides};
-    use crate::docker::containers;
+    use crate::config::Overrides;
+    use crate::container::containers;
     use camino::Utf8Path;
     use serde_json::{Value, json};
 
@@ -230,11 +339,7 @@ mod tests {
     }
 
     fn observed(change: impl Fn(&mut Value)) -> Observed {
-        let args: Vec<String> = crate::docker::run(&mirror(), Mode::Proxy, "registry-", &Bind::All, "r")
-            .argv()
-            .map(str::to_owned)
-            .collect();
-        let env: Vec<&String> = args.windows(2).filter(|pair| pair[0] == "--env").map(|pair| &pair[1]).collect();
+        let env = crate::docker::environment(&mirror(), Mode::Proxy);
         let mut value = json!([{
             "Id": "abc", "Name": "/registry-docker.io", "State": {"Status": "running", "Error": ""},
             "Config": {"Image": "registry:2", "Env": env, "Labels": {LABEL_PREFIX: "registry-"}},
@@ -247,16 +352,26 @@ mod tests {
         Observed { containers, ..Observed::default() }
     }
 
+    fn plan(config: &Config, adopt: bool, observed: &Observed) -> Plan {
+        up(Wanted { config, mirrors: &config.mirrors[..1], adopt }, observed)
+    }
+
     fn action(observed: &Observed) -> Option<Action> {
-        let plan = up(&config(), &[mirror()], observed);
+        let plan = plan(&config(), false, observed);
         assert_eq!(plan.blockers, []);
         plan.steps.first().map(|step| step.action)
     }
 
     fn blocker(observed: &Observed) -> Finding {
-        let mut plan = up(&config(), &[mirror()], observed);
+        let mut plan = plan(&config(), false, observed);
         assert_eq!(plan.steps, []);
         plan.blockers.remove(0)
+    }
+
+    fn crashing(words: &str) -> Observed {
+        let mut seen = observed(|json| json["State"]["Status"] = json!("restarting"));
+        seen.crashes.insert("docker.io".into(), vec![words.into()]);
+        seen
     }
 
     #[test]
@@ -286,9 +401,7 @@ mod tests {
 
     #[test]
     fn an_upstream_out_of_reach_means_offline_and_back() {
-        let mut seen = observed(|json| json["State"]["Status"] = json!("restarting"));
-        let last = "panic: Get \"https://registry-1.docker.io/v2/\": dial tcp: no such host";
-        seen.crashes.insert("docker.io".into(), vec![last.into()]);
+        let seen = crashing("panic: Get \"https://registry-1.docker.io/v2/\": dial tcp: no such host");
         assert_eq!(action(&seen), Some(Action::Replace(Mode::Offline)));
 
         let mut offline = observed(|json| json["Config"]["Labels"][crate::docker::LABEL_MODE] = json!("offline"));
@@ -307,7 +420,7 @@ mod tests {
 
     #[test]
     fn offline_is_what_the_settings_say() {
-        let with = |offline, observed: &Observed| up(&Config { offline, ..config() }, &[mirror()], observed);
+        let with = |offline, observed: &Observed| plan(&Config { offline, ..config() }, false, observed);
         let mut right = observed(|_| ());
         right.answering.insert("docker.io".into());
         assert_eq!(with(Offline::Never, &right), Plan::default());
@@ -321,17 +434,15 @@ mod tests {
     #[test]
     fn a_damaged_record_of_expiry_dates_is_moved_aside() {
         for words in ["panic: unexpected end of JSON input", "panic: invalid character 'b' looking for beginning"] {
-            let mut seen = observed(|json| json["State"]["Status"] = json!("restarting"));
-            seen.crashes.insert("docker.io".into(), vec![words.into()]);
-            assert_eq!(action(&seen), Some(Action::Mend));
+            assert_eq!(action(&crashing(words)), Some(Action::Mend));
         }
     }
 
     #[test]
     fn another_crash_is_shown_and_not_touched() {
-        let mut seen = observed(|json| json["State"]["Status"] = json!("restarting"));
-        seen.crashes.insert("docker.io".into(), vec!["configuration error".into()]);
-        assert_eq!(blocker(&seen).seen, ["configuration error"]);
+        assert_eq!(blocker(&crashing("panic: runtime error")).seen, ["panic: runtime error"]);
+        let configuration = blocker(&crashing("configuration error: error parsing /etc/x: yaml"));
+        assert!(configuration.problem.ends_with("since its configuration makes no sense to it"));
     }
 
     #[test]
@@ -346,6 +457,53 @@ mod tests {
             json["Config"]["Image"] = json!("registry:2.5");
         });
         assert!(blocker(&other).problem.contains("image is registry:2.5, wanted registry:2"));
+    }
+
+    #[test]
+    fn what_was_made_by_hand_and_differs_is_replaced_when_that_is_asked_for() {
+        let by_hand = |env: Value| {
+            observed(|json| {
+                json["Config"]["Labels"] = json!(null);
+                json["Config"]["Env"] = env.clone();
+                json["Config"]["Image"] = json!("registry:2.5");
+            })
+        };
+        let proxy = "REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io";
+        let adopted = plan(&config(), true, &by_hand(json!([proxy])));
+        assert_eq!(adopted.steps[0].action, Action::Adopt(Mode::Proxy));
+        let elsewhere = json!([proxy, "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/data"]);
+        assert!(plan(&config(), true, &by_hand(elsewhere)).blockers[0].problem.contains("in /data"));
+        assert!(plan(&config(), true, &by_hand(json!([]))).blockers[0].problem.contains("is no proxy"));
+    }
+
+    #[test]
+    fn a_proxy_that_started_without_its_account_is_started_again() {
+        let with = |login| {
+            let mut seen = observed(|_| ());
+            seen.answering.insert("docker.io".into());
+            seen.logins.insert("docker.io".into(), login);
+            plan(&config(), false, &seen)
+        };
+        assert_eq!(with(Login::Used), Plan::default());
+        assert_eq!(with(Login::Missed).steps[0].action, Action::Restart);
+        assert!(with(Login::Impossible).blockers[0].problem.contains("runs without its account"));
+    }
+
+    #[test]
+    fn another_account_replaces_the_container_and_a_missing_password_is_found_before_that() {
+        use crate::config::{Credentials, Password};
+        let mut config = config();
+        let password = Password::Env("TALOS_CACHE_TEST_ABSENT".into());
+        config.mirrors[0].credentials = Some(Credentials { username: "me".into(), password });
+        let mut seen = observed(|json| json["Config"]["Cmd"] = json!([crate::credentials::PATH]));
+        seen.answering.insert("docker.io".into());
+        seen.accounts.insert("docker.io".into(), Found::Unknown);
+        assert_eq!(plan(&config, false, &seen), Plan::default());
+        seen.accounts.insert("docker.io".into(), Found::Differs);
+        assert!(plan(&config, false, &seen).blockers[0].problem.contains("TALOS_CACHE_TEST_ABSENT"));
+        config.mirrors[0].credentials = None;
+        let gone = plan(&config, false, &seen);
+        assert!(gone.steps[0].why[0].contains("none is configured"), "{gone:?}");
     }
 
     #[test]

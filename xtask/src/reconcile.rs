@@ -1,14 +1,16 @@
 //! The only writer: applies a plan, waits for answers, looks again, until there is nothing left to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Mirror};
-use crate::docker::{self, LABEL_RUN};
+use crate::container;
+use crate::credentials;
+use crate::docker::{self, LABEL_RUN, Mode, Wish};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::observe::{Look, each, observe};
-use crate::plan::{Action, Observed, Plan, Step, up};
+use crate::plan::{Action, Observed, Plan, Step, Wanted, up};
 use crate::registry;
 use crate::term::Term;
 
@@ -28,8 +30,26 @@ pub struct Reconcile<'a> {
     pub config: &'a Config,
     /// The mirrors to bring up.
     pub mirrors: &'a [Mirror],
+    /// Whether a proxy that was made by hand and differs may be replaced.
+    pub adopt: bool,
     /// How long all of them together may take to answer.
     pub timeout: Duration,
+}
+
+/// What was there before the first container was created.
+#[derive(Default)]
+pub struct Ground {
+    /// How the images came to this engine, by image; for the labels of what is created.
+    pub origins: BTreeMap<String, String>,
+    /// The names for which there was neither a container nor a volume: only what this run makes of those is its own.
+    pub fresh: BTreeSet<String>,
+}
+
+/// What a round's steps need to know.
+struct Apply<'a> {
+    run: &'a str,
+    observed: &'a Observed,
+    origins: &'a BTreeMap<String, String>,
 }
 
 /// What was done and what is there now.
@@ -47,18 +67,20 @@ impl Reconcile<'_> {
     /// The engine does not answer.
     pub fn plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
         let observed = observe(self.runner, &Look { config: self.config, mirrors: self.mirrors, waited })?;
-        Ok((up(self.config, self.mirrors, &observed), observed))
+        let wanted = Wanted { config: self.config, mirrors: self.mirrors, adopt: self.adopt };
+        Ok((up(wanted, &observed), observed))
     }
 
     /// Brings the mirrors up. What this run created and could not bring up, it takes back.
     ///
     /// # Errors
     /// Something stands in the way, or a proxy does not answer in time.
-    pub fn up(&self, before: impl FnOnce(&Plan) -> Result<()>) -> Result<Done> {
+    pub fn up(&self, before: impl FnOnce(&Plan, &Observed) -> Result<Ground>) -> Result<Done> {
         let run = format!("{}-{}", std::process::id(), nanos());
-        let result = self.rounds(&run, before);
+        let mut ground = None;
+        let result = self.rounds(&run, before, &mut ground);
         if let Err(error) = result {
-            let taken = self.take_back(&run);
+            let taken = ground.map_or_else(String::new, |ground| self.take_back(&run, &ground));
             return Err(match error {
                 Error::Interrupted { signal, .. } => Error::Interrupted {
                     signal,
@@ -70,7 +92,12 @@ impl Reconcile<'_> {
         result
     }
 
-    fn rounds(&self, run: &str, before: impl FnOnce(&Plan) -> Result<()>) -> Result<Done> {
+    fn rounds(
+        &self,
+        run: &str,
+        before: impl FnOnce(&Plan, &Observed) -> Result<Ground>,
+        ground: &mut Option<Ground>,
+    ) -> Result<Done> {
         let deadline = Instant::now() + self.timeout;
         let mut before = Some(before);
         let mut waited = BTreeSet::new();
@@ -89,10 +116,11 @@ impl Reconcile<'_> {
             if plan.steps.is_empty() {
                 return Ok(Done { steps, observed });
             }
-            if let Some(before) = before.take() {
-                before(&plan)?;
-            }
-            failures = self.apply(&plan.steps, run)?;
+            let origins = match before.take() {
+                Some(before) => &ground.insert(before(&plan, &observed)?).origins,
+                None => &ground.get_or_insert_default().origins,
+            };
+            failures = self.apply(&plan.steps, &Apply { run, observed: &observed, origins })?;
             waited.extend(self.wait(&plan.steps, deadline)?);
             steps.extend(plan.steps);
             if Instant::now() >= deadline {
@@ -121,11 +149,11 @@ impl Reconcile<'_> {
         self.mirrors.iter().find(|mirror| mirror.host == host)
     }
 
-    fn apply(&self, steps: &[Step], run: &str) -> Result<Vec<Finding>> {
+    fn apply(&self, steps: &[Step], apply: &Apply) -> Result<Vec<Finding>> {
         let mirrors: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let results = each(&mirrors, |mirror| {
             let step = steps.iter().find(|step| step.host == mirror.host);
-            step.map_or(Ok(()), |step| self.step(mirror, step, run))
+            step.map_or(Ok(()), |step| self.step(mirror, step, apply))
         });
         let mut failures = Vec::new();
         for (host, result) in results {
@@ -145,25 +173,67 @@ impl Reconcile<'_> {
         Ok(failures)
     }
 
-    fn step(&self, mirror: &Mirror, step: &Step, run: &str) -> Result<()> {
-        let go = |cmd: Cmd| self.runner.run(&cmd)?.checked(&cmd, "").map(|_| ());
-        let create = |mode| go(docker::run(mirror, mode, &self.config.prefix, &self.config.bind, run));
+    fn go(&self, cmd: &Cmd) -> Result<()> {
+        self.runner.run(cmd)?.checked(cmd, "").map(|_| ())
+    }
+
+    fn step(&self, mirror: &Mirror, step: &Step, apply: &Apply) -> Result<()> {
+        let name = std::slice::from_ref(&mirror.name);
         match step.action {
-            Action::Create(mode) => create(mode)?,
+            Action::Create(mode) => self.create(mirror, mode, apply)?,
             Action::Replace(mode) => {
-                go(docker::remove(std::slice::from_ref(&mirror.name)))?;
-                create(mode)?;
+                self.go(&docker::remove(name))?;
+                self.create(mirror, mode, apply)?;
             }
-            Action::Start => go(docker::start(&mirror.name))?,
-            Action::Unpause => go(docker::unpause(&mirror.name))?,
+            Action::Adopt(mode) => {
+                self.save_store(mirror, apply.observed)?;
+                self.go(&docker::remove(name))?;
+                self.create(mirror, mode, apply)?;
+            }
+            Action::Start => self.go(&docker::start(&mirror.name))?,
+            Action::Restart => self.go(&docker::restart(&mirror.name))?,
+            Action::Unpause => self.go(&docker::unpause(&mirror.name))?,
             Action::Mend => {
-                go(docker::move_state_aside(mirror))?;
-                go(docker::restart(&mirror.name))?;
+                self.go(&docker::move_state_aside(mirror))?;
+                self.go(&docker::restart(&mirror.name))?;
             }
             Action::Wait => return Ok(()),
         }
         self.term.step(&crate::report::done(mirror, step));
         Ok(())
+    }
+
+    fn create(&self, mirror: &Mirror, mode: Mode, apply: &Apply) -> Result<()> {
+        let wish = Wish {
+            mirror,
+            mode,
+            prefix: &self.config.prefix,
+            listen: &apply.observed.listen,
+            run: apply.run,
+            origin: apply.origins.get(&mirror.image).map(String::as_str),
+        };
+        let Some(account) = mirror.credentials.as_ref().filter(|_| wish.with_credentials()) else {
+            return self.go(&wish.run());
+        };
+        let archive = credentials::archive(mirror, account)
+            .map_err(|problem| Error::Blocked(vec![Finding::new(&mirror.host, problem, "put it there")]))?;
+        self.go(&wish.create())?;
+        self.go(&docker::put(&mirror.name, archive))?;
+        self.go(&docker::start(&mirror.name))
+    }
+
+    /// Copies what a container made by hand has cached to the mirror's volume. Where that fails it goes on as it was.
+    fn save_store(&self, mirror: &Mirror, observed: &Observed) -> Result<()> {
+        let container = observed.containers.get(&mirror.name);
+        if container.is_some_and(|container| container.store() == Some(&mirror.name)) {
+            return Ok(());
+        }
+        self.go(&docker::stop(std::slice::from_ref(&mirror.name)))?;
+        let copied = self.go(&docker::copy_store(mirror, &self.config.prefix));
+        if copied.is_err() {
+            self.go(&docker::start(&mirror.name))?;
+        }
+        copied
     }
 
     /// Waits until each answers, ends, or has kept its port closed for too long; gives back those of the last kind.
@@ -175,7 +245,7 @@ impl Reconcile<'_> {
         let mut looked = Instant::now();
         while !pending.is_empty() {
             bar.set_message(format!("waiting for {}", names(&pending)));
-            let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, &self.config.bind)));
+            let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, self.config.bind)));
             pending.retain(|mirror| !answers.iter().any(|(host, answers)| *answers && *host == mirror.host));
             if let Some(signal) = self.runner.interrupted() {
                 return Err(Error::Interrupted { signal, left: String::new() });
@@ -187,7 +257,7 @@ impl Reconcile<'_> {
                 looked = Instant::now();
                 let names: Vec<String> = pending.iter().map(|mirror| mirror.name.clone()).collect();
                 let output = self.runner.run(&docker::inspect(&names))?;
-                let there = docker::containers(&output.stdout)?;
+                let there = container::containers(&output.stdout)?;
                 pending.retain(|mirror| {
                     there.iter().any(|container| container.name() == mirror.name && container.state.status == "running")
                 });
@@ -197,8 +267,9 @@ impl Reconcile<'_> {
         Ok(pending.into_iter().map(|mirror| mirror.host.clone()).collect())
     }
 
-    /// Removes what this run created and what does not answer; says what it did.
-    fn take_back(&self, run: &str) -> String {
+    /// Removes what this run created and what does not answer, volumes that were not there before included; says what
+    /// it removed.
+    fn take_back(&self, run: &str, ground: &Ground) -> String {
         let waited = BTreeSet::new();
         let Ok((_, observed)) = self.plan(&waited) else {
             return String::new();
@@ -213,6 +284,11 @@ impl Reconcile<'_> {
             .collect();
         if broken.is_empty() || !self.runner.run(&docker::remove(&broken)).is_ok_and(|output| output.ok()) {
             return String::new();
+        }
+        let new: Vec<String> = broken.iter().filter(|name| ground.fresh.contains(*name)).cloned().collect();
+        if !new.is_empty() {
+            // A volume that another run uses by now is refused, and stays.
+            let _ = self.runner.run(&docker::remove_volumes(&new));
         }
         format!("took back {}; ", broken.join(", "))
     }

@@ -8,7 +8,7 @@ use crate::config::{Bind, Mirror};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a mirror answers from this host, as `ADDRESS:PORT`.
-pub fn address(mirror: &Mirror, bind: &Bind) -> String {
+pub fn address(mirror: &Mirror, bind: Bind) -> String {
     match bind {
         Bind::Address(IpAddr::V6(address)) if !address.is_unspecified() => {
             format!("[{address}]:{}", mirror.port)

@@ -1,6 +1,6 @@
 //! What the tasks say in the end, as text; pure.
 
-use crate::config::{Bind, Config, Mirror, Offline};
+use crate::config::{Config, Mirror};
 use crate::docker::Mode;
 use crate::plan::{Action, Plan, Step};
 
@@ -9,6 +9,8 @@ pub fn done(mirror: &Mirror, step: &Step) -> String {
     let verb = match step.action {
         Action::Create(_) => "created",
         Action::Replace(_) => "replaced",
+        Action::Adopt(_) => "adopted",
+        Action::Restart => "restarted",
         Action::Start => "started",
         Action::Unpause => "unpaused",
         Action::Mend => "mended",
@@ -19,7 +21,7 @@ pub fn done(mirror: &Mirror, step: &Step) -> String {
 
 fn offline(action: Action) -> &'static str {
     match action {
-        Action::Create(Mode::Offline) | Action::Replace(Mode::Offline) => ", offline",
+        Action::Create(Mode::Offline) | Action::Replace(Mode::Offline) | Action::Adopt(Mode::Offline) => ", offline",
         _ => "",
     }
 }
@@ -33,6 +35,8 @@ pub fn plan(plan: &Plan) -> String {
         let verb = match step.action {
             Action::Create(_) => "create",
             Action::Replace(_) => "replace",
+            Action::Adopt(_) => "adopt",
+            Action::Restart => "restart",
             Action::Start => "start",
             Action::Unpause => "unpause",
             Action::Mend => "mend",
@@ -47,7 +51,7 @@ pub fn plan(plan: &Plan) -> String {
 pub fn addresses(config: &Config, mirrors: &[Mirror], offline: impl Fn(&Mirror) -> bool) -> String {
     let width = mirrors.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
     let line = |mirror: &Mirror| {
-        let at = crate::registry::address(mirror, &config.bind);
+        let at = crate::registry::address(mirror, config.bind);
         let mode = if offline(mirror) { "  offline: serves what is cached" } else { "" };
         format!("{:width$}  http://{at}{mode}\n", mirror.host)
     };
@@ -59,25 +63,14 @@ pub fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
 
-/// The settings in force as text.
+/// The settings in force as text: each with where it comes from.
 pub fn config(config: &Config) -> String {
-    let file = config.file.as_ref().map_or("none; the built-in defaults", |file| file.as_str());
-    let bind = match &config.bind {
-        Bind::All => "all".to_owned(),
-        Bind::Address(address) => address.to_string(),
-    };
-    let preset = if config.preset == crate::config::Preset::Guide { "guide" } else { "default" };
-    let offline = match config.offline {
-        Offline::Auto => "auto",
-        Offline::Always => "true",
-        Offline::Never => "false",
-    };
-    let prefix = &config.prefix;
-    let head =
-        format!("file     {file}\npreset   {preset}\nprefix   {prefix}\nbind     {bind}\noffline  {offline}\n\n");
-    let host = config.mirrors.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
-    let line = |m: &Mirror| format!("{:host$}  {:5}  {}  {}\n", m.host, m.port, m.image, m.upstream);
-    head + &config.mirrors.iter().map(line).collect::<String>()
+    let file = config.file.as_ref().map_or("none; all is built in", |file| file.as_str());
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["SETTING", "VALUE", "FROM"]);
+    table.add_rows(config.values());
+    format!("file: {file}\n{}\n", table.trim_fmt())
 }
 
 #[cfg(test)]

@@ -186,14 +186,14 @@ fn drift_replaces_the_container_and_keeps_the_cache() {
     image.pull(world.ports[0], "library/one").unwrap();
 
     world.upstream("stop");
-    world.settings("image = \"registry:other\"");
-    cmd!(world.sh, "docker tag registry:2 registry:other").quiet().run().unwrap();
+    world.settings("image = \"registry:2-other\"");
+    cmd!(world.sh, "docker tag registry:2 registry:2-other").quiet().run().unwrap();
     let dry = world.xtask(&["cache-up", "--dry-run", "docker.io"]);
-    assert_eq!(dry.stdout, "would replace docker.io (image is registry:2, wanted registry:other)\n");
+    assert_eq!(dry.stdout, "would replace docker.io (image is registry:2, wanted registry:2-other)\n");
     let up = world.xtask(&["cache-up", "docker.io"]);
     assert_eq!(up.code, Some(0), "{up:?}");
     image.pull(world.ports[0], "library/one").unwrap();
-    cmd!(world.sh, "docker rmi --force registry:other").quiet().ignore_stdout().run().unwrap();
+    cmd!(world.sh, "docker rmi --force registry:2-other").quiet().ignore_stdout().run().unwrap();
 }
 
 #[test]

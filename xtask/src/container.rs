@@ -1,0 +1,281 @@
+//! A container as the engine describes it, and what differs from the wish; pure.
+
+use std::collections::BTreeMap;
+
+use camino::Utf8Path;
+use serde::Deserialize;
+
+use crate::config::Mirror;
+use crate::credentials;
+use crate::docker::{self, DEBUG_PORT, LABEL_MODE, Listen, Mode, PORT, REMOTE, STORE};
+use crate::error::{Error, Result};
+
+/// A container as the engine describes it, as far as it matters here.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+pub struct Container {
+    /// Its identity.
+    pub id: String,
+    name: String,
+    /// What it is doing.
+    pub state: State,
+    config: Settings,
+    host_config: HostConfig,
+    #[serde(default)]
+    mounts: Vec<Mount>,
+    #[serde(default)]
+    network_settings: NetworkSettings,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(default)]
+    ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+pub struct State {
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
+    pub status: String,
+    /// Why it could not be started, a port clash for instance.
+    #[serde(default)]
+    pub error: String,
+    /// When it was last started (RFC 3339).
+    #[serde(default)]
+    pub started_at: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+struct Settings {
+    image: String,
+    #[serde(default)]
+    cmd: Option<Vec<String>>,
+    #[serde(default)]
+    env: Option<Vec<String>>,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+struct Binding {
+    #[serde(rename = "HostIp", default)]
+    ip: String,
+    #[serde(rename = "HostPort", default)]
+    port: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+struct Mount {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    source: String,
+    destination: String,
+}
+
+/// Reads what `docker container inspect` printed.
+///
+/// # Errors
+/// It is not the JSON that an engine prints.
+pub fn containers(json: &[u8]) -> Result<Vec<Container>> {
+    serde_json::from_slice(json)
+        .map_err(|error| Error::Answer { command: "docker container inspect".to_owned(), problem: error.to_string() })
+}
+
+impl Container {
+    /// Its name, without the engine's leading slash.
+    pub fn name(&self) -> &str {
+        self.name.trim_start_matches('/')
+    }
+
+    /// A label's value.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.config.labels.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// The image it was created from, as it was written then.
+    pub fn image(&self) -> &str {
+        &self.config.image
+    }
+
+    /// The upstream it was created for; `None` where it is no proxy.
+    pub fn upstream(&self) -> Option<&str> {
+        let variables = self.config.env.as_ref()?;
+        variables.iter().find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
+    }
+
+    /// Where its counters are, as `ADDRESS:PORT` of this host; `None` where they are not published.
+    pub fn counters(&self) -> Option<String> {
+        let bindings = self.network_settings.ports.as_ref()?.get(DEBUG_PORT)?.as_ref()?;
+        bindings.first().map(|binding| format!("{}:{}", binding.ip, binding.port))
+    }
+
+    /// How it serves, by its label; what carries none is a proxy.
+    pub fn mode(&self) -> Mode {
+        if self.label(LABEL_MODE) == Some(Mode::Offline.word()) { Mode::Offline } else { Mode::Proxy }
+    }
+
+    /// Whether it was told of a file with an account in it.
+    pub fn has_credentials(&self) -> bool {
+        self.config.cmd.iter().flatten().any(|argument| argument == credentials::PATH)
+    }
+
+    /// Where the registry keeps what it caches, when that is not where every image keeps it.
+    pub fn other_root(&self) -> Option<&str> {
+        let variables = self.config.env.as_ref()?;
+        let root = variables
+            .iter()
+            .find_map(|variable| variable.strip_prefix("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=")?.into())?;
+        Some(root).filter(|root| root.trim_end_matches('/') != STORE)
+    }
+
+    /// The name of the volume that its store is on; `None` where it is a folder of the host, or in the container.
+    pub fn store(&self) -> Option<&str> {
+        let mount = self.mounts.iter().find(|mount| mount.destination == STORE)?;
+        Some(mount.name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Where its store is on the engine's host.
+    pub fn store_path(&self) -> Option<&Utf8Path> {
+        let mount = self.mounts.iter().find(|mount| mount.destination == STORE)?;
+        Some(Utf8Path::new(&mount.source)).filter(|path| !path.as_str().is_empty())
+    }
+
+    /// What differs from the wish, each as one phrase; empty when it is as wished.
+    ///
+    /// Only what a proxy needs is compared, never the whole inspect output: image defaults are not drift.
+    pub fn drift(&self, mirror: &Mirror, listen: &Listen) -> Vec<String> {
+        let mut drift = self.guide_drift(mirror, listen);
+        let variables = self.config.env.as_deref().unwrap_or_default();
+        let missing = docker::safe(mirror).filter(|&wanted| !variables.iter().any(|variable| variable == wanted));
+        drift.extend(missing.map(|variable| format!("{variable} is not set")));
+        if self.store() != Some(mirror.name.as_str()) {
+            drift.push(format!("its store is not the volume {}", mirror.name));
+        }
+        drift
+    }
+
+    /// What differs from what the guide's own command would have made: image, upstream and port.
+    pub fn guide_drift(&self, mirror: &Mirror, listen: &Listen) -> Vec<String> {
+        let mut drift = Vec::new();
+        let mut compare = |what: &str, found: &str, wanted: &str| {
+            if found != wanted {
+                drift.push(format!("{what} is {found}, wanted {wanted}"));
+            }
+        };
+        compare("image", self.image(), &mirror.image);
+        if self.mode() == Mode::Proxy {
+            compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
+        }
+        compare("published port", &self.published(), &listen.ports(mirror.port));
+        if self.mode() == Mode::Proxy && self.has_credentials() != mirror.credentials.is_some() {
+            drift.push(if self.has_credentials() {
+                "it has an account, and none is configured".to_owned()
+            } else {
+                "it has no account, and one is configured".to_owned()
+            });
+        }
+        drift
+    }
+
+    /// Whether a port of this host is published for it, running or not.
+    pub fn publishes(&self, port: u16) -> bool {
+        let bindings = self.host_config.port_bindings.as_ref().and_then(|all| all.get(PORT)?.as_ref());
+        bindings.into_iter().flatten().any(|binding| binding.port == port.to_string())
+    }
+
+    fn published(&self) -> String {
+        let bindings = self.host_config.port_bindings.as_ref().and_then(|all| all.get(PORT)?.as_ref());
+        let mut all: Vec<String> =
+            bindings.into_iter().flatten().map(|binding| address(&binding.ip, &binding.port)).collect();
+        all.sort();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+    }
+}
+
+fn address(ip: &str, port: &str) -> String {
+    if ip.is_empty() || ip == "0.0.0.0" { port.to_owned() } else { format!("{ip} {port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::LABEL_PREFIX;
+    use serde_json::json;
+
+    fn mirror() -> Mirror {
+        Mirror {
+            host: "docker.io".into(),
+            name: "registry-docker.io".into(),
+            image: "registry:2".into(),
+            upstream: "https://registry-1.docker.io".into(),
+            port: 5000,
+            credentials: None,
+        }
+    }
+
+    fn container(change: impl Fn(&mut serde_json::Value)) -> Container {
+        let mut env: Vec<String> = vec!["PATH=/bin".into()];
+        env.extend(docker::environment(&mirror(), Mode::Proxy));
+        let mut value = json!([{
+            "Id": "abc", "Name": "/registry-docker.io",
+            "State": {"Status": "running", "Running": true, "Error": ""},
+            "Config": {"Image": "registry:2", "Env": env, "Labels": {LABEL_PREFIX: "registry-"}},
+            "HostConfig": {"PortBindings": {"5000/tcp": [{"HostIp": "", "HostPort": "5000"}]}},
+            "Mounts": [{"Type": "volume", "Name": "registry-docker.io", "Destination": "/var/lib/registry"}]
+        }]);
+        change(&mut value[0]);
+        containers(value.to_string().as_bytes()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_was_created_as_wished_has_no_drift() {
+        assert_eq!(container(|_| ()).drift(&mirror(), &Listen::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn drift_says_what_differs() {
+        let cases: [(&str, serde_json::Value, &str); 4] = [
+            ("/Config/Image", json!("registry:3"), "image is registry:3, wanted registry:2"),
+            ("/HostConfig/PortBindings/5000~1tcp/0/HostPort", json!("6000"), "published port is 6000, wanted 5000"),
+            (
+                "/HostConfig/PortBindings/5000~1tcp/0/HostIp",
+                json!("127.0.0.1"),
+                "published port is 127.0.0.1 5000, wanted 5000",
+            ),
+            ("/Mounts/0/Name", json!("other"), "its store is not the volume registry-docker.io"),
+        ];
+        for (pointer, value, expected) in cases {
+            let found = container(|json| *json.pointer_mut(pointer).unwrap() = value.clone());
+            assert_eq!(found.drift(&mirror(), &Listen::default()), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_the_guide_made_matches_the_guide_and_not_the_whole_wish() {
+        let made = container(|json| {
+            json["Config"]["Env"] = json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
+            json["Mounts"][0]["Name"] = json!("0123abcd");
+        });
+        assert!(made.guide_drift(&mirror(), &Listen::default()).is_empty());
+        assert!(!made.drift(&mirror(), &Listen::default()).is_empty());
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_not_an_absent_container() {
+        assert!(containers(b"[]").unwrap().is_empty());
+        assert!(containers(b"oops").is_err());
+    }
+}

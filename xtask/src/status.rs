@@ -1,0 +1,156 @@
+//! `cache-status`: what each proxy is, and what it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::config::Mirror;
+use crate::container::Container;
+use crate::docker::{self, LABEL_IMAGE};
+use crate::error::{Error, Result};
+use crate::exec::Runner;
+use crate::login::Login;
+use crate::observe::{self, each};
+use crate::plan::Observed;
+use crate::traffic::{self, Traffic};
+use crate::{disk, registry, report};
+
+/// Each mirror as it was observed, as JSON: the stable form of it.
+pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
+    let row = |mirror: &Mirror| {
+        let container = observed.containers.get(&mirror.name);
+        json!({
+            "host": mirror.host,
+            "container": mirror.name,
+            "state": container.map_or("absent", |container| container.state.status.as_str()),
+            "healthy": healthy(app, mirror, observed),
+            "mode": container.map(Container::mode),
+            "image": container.map(Container::image),
+            "image_origin": container.and_then(|container| container.label(LABEL_IMAGE)),
+            "upstream": mirror.upstream,
+            "address": registry::address(mirror, app.config.bind),
+        })
+    };
+    mirrors.iter().map(row).collect()
+}
+
+fn healthy(app: &App, mirror: &Mirror, observed: &Observed) -> bool {
+    let container = observed.containers.get(&mirror.name);
+    observed.answering.contains(&mirror.host)
+        && !matches!(observed.logins.get(&mirror.host), Some(Login::Missed | Login::Impossible))
+        && container.is_some_and(|container| observe::is_ours(&app.config, mirror, container, &observed.listen))
+}
+
+/// What a proxy did since it was last started.
+#[derive(serde::Serialize)]
+pub struct Figures {
+    /// When it was last started: what the figures count from.
+    pub since: Option<String>,
+    /// The figures; absent where it does not run, or keeps no log that could be read.
+    #[serde(flatten)]
+    pub traffic: Option<Traffic>,
+    /// Bytes on its volume; null where they cannot be read.
+    #[serde(rename = "disk_bytes")]
+    pub disk: Option<u64>,
+}
+
+/// What each proxy that is there did, by host.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn figures(runner: &dyn Runner, mirrors: &[Mirror], observed: &Observed) -> Result<BTreeMap<String, Figures>> {
+    let there: Vec<&Mirror> = mirrors.iter().filter(|m| observed.containers.contains_key(&m.name)).collect();
+    let figures = each(&there, |mirror| -> Result<Figures> {
+        let container = &observed.containers[&mirror.name];
+        let running = container.state.status == "running";
+        let disk = match container.store_path().and_then(disk::folder) {
+            None if running => disk::from_inside(runner, &mirror.name)?,
+            known => known,
+        };
+        let since = Some(container.state.started_at.clone()).filter(|_| running);
+        let traffic = since.as_ref().map(|since| traffic(runner, mirror, container, since)).transpose()?.flatten();
+        Ok(Figures { since, traffic, disk })
+    });
+    figures.into_iter().map(|(host, figures)| Ok((host, figures?))).collect()
+}
+
+fn traffic(runner: &dyn Runner, mirror: &Mirror, container: &Container, since: &str) -> Result<Option<Traffic>> {
+    let output = runner.run(&docker::logs_since(&mirror.name, since))?;
+    // Where the log driver keeps nothing that could be read, there is nothing true to say.
+    Ok(output.ok().then(|| {
+        let log = String::from_utf8_lossy(&output.stderr);
+        let vars = container.counters().and_then(|address| registry::debug_vars(&address));
+        traffic::sum(log.lines(), vars.as_ref().and_then(traffic::counters))
+    }))
+}
+
+/// `cache-status`.
+///
+/// # Errors
+/// The engine does not answer; or, with exit code 3, a proxy is not healthy.
+pub fn status(app: &App, hosts: &[String]) -> Result<()> {
+    let mirrors = app.config.select(hosts)?;
+    let observed = observe::look(&app.processes, &app.config, &mirrors)?;
+    let figures = figures(&app.processes, &mirrors, &observed)?;
+    let mut rows = rows(app, &mirrors, &observed);
+    for (row, mirror) in rows.iter_mut().zip(&mirrors) {
+        row["figures"] = json!(figures.get(&mirror.host));
+    }
+    app.print(|| table(&rows), || json!({ "proxies": rows }))?;
+    let ill: Vec<&str> =
+        mirrors.iter().filter(|m| !healthy(app, m, &observed)).map(|mirror| mirror.host.as_str()).collect();
+    if ill.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Negative(format!("not healthy: {} (`cargo xtask cache-up` brings them up)", ill.join(", "))))
+}
+
+const COLUMNS: [&str; 12] = [
+    "HOST",
+    "STATE",
+    "HEALTH",
+    "MODE",
+    "ADDRESS",
+    "IMAGE",
+    "REQUESTS",
+    "HITS",
+    "MISSES",
+    "TO CLIENTS",
+    "FROM UPSTREAM",
+    "DISK",
+];
+
+fn table(rows: &[Value]) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(COLUMNS);
+    for row in rows {
+        let health = if row["healthy"] == true { "healthy" } else { "unhealthy" };
+        let figures = &row["figures"];
+        let count = |name: &str| figures[name].as_u64().map_or("-".to_owned(), |count| count.to_string());
+        let bytes = |name: &str| figures[name].as_u64().map_or("-".to_owned(), report::bytes);
+        table.add_row([
+            text(&row["host"]),
+            text(&row["state"]),
+            health.to_owned(),
+            text(&row["mode"]),
+            text(&row["address"]),
+            text(&row["image"]),
+            count("requests"),
+            count("hits"),
+            count("misses"),
+            bytes("bytes_to_clients"),
+            bytes("bytes_from_upstream"),
+            bytes("disk_bytes"),
+        ]);
+    }
+    let origins: BTreeSet<String> = rows
+        .iter()
+        .filter_map(|row| Some(format!("\nimage {}: {}", row["image"].as_str()?, row["image_origin"].as_str()?)))
+        .collect();
+    let offline = rows.iter().any(|row| row["mode"] == "offline");
+    let note = if offline { "\noffline: serves what is cached, without its upstream" } else { "" };
+    format!("{}\n{note}{}\n", table.trim_fmt(), origins.into_iter().collect::<String>())
+}
