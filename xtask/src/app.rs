@@ -22,6 +22,12 @@ pub struct App {
 }
 
 impl App {
+    /// The same for work of its own, of which nothing is said but warnings and errors.
+    pub fn clone_quietly(&self) -> Self {
+        let term = self.term.quietly();
+        Self { processes: self.processes.with(term), term, config: self.config.clone(), ..*self }
+    }
+
     /// Prints the answer, as text or as JSON.
     ///
     /// # Errors

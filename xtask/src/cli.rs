@@ -93,7 +93,9 @@ pub enum Task {
         #[arg(long, value_name = "N", default_value_t = 20)]
         tail: u32,
     },
-    /// Show the settings in force
+    /// Show it all without a network: an upstream, proxies, and pulls by a containerd; gone at the end
+    Demo,
+    /// Show the settings in force, and where each comes from
     Config,
     /// Print a completion script for a shell
     Completions {

@@ -209,6 +209,11 @@ impl Processes {
         Self { interrupt, term }
     }
 
+    /// The same, echoed on another terminal.
+    pub fn with(&self, term: Term) -> Self {
+        Self { interrupt: self.interrupt.clone(), term }
+    }
+
     fn started(cmd: &Cmd, result: std::io::Result<duct::Handle>) -> Result<duct::Handle> {
         result.map_err(Error::io(format!("start `{}`", cmd.program)))
     }

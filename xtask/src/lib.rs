@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod container;
 pub mod credentials;
+pub mod demo;
 pub mod disk;
 pub mod docker;
 pub mod engine;

@@ -63,14 +63,20 @@ pub fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
 }
 
+/// Columns that line up, under their heads.
+pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(head).add_rows(rows);
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 1));
+    });
+    table.trim_fmt() + "\n"
+}
+
 /// The settings in force as text: each with where it comes from.
 pub fn config(config: &Config) -> String {
     let file = config.file.as_ref().map_or("none; all is built in", |file| file.as_str());
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["SETTING", "VALUE", "FROM"]);
-    table.add_rows(config.values());
-    format!("file: {file}\n{}\n", table.trim_fmt())
+    format!("file: {file}\n{}", table(["SETTING", "VALUE", "FROM"], config.values()))
 }
 
 #[cfg(test)]

@@ -123,15 +123,12 @@ const COLUMNS: [&str; 12] = [
 
 fn table(rows: &[Value]) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(COLUMNS);
-    for row in rows {
+    let cells = |row: &Value| {
         let health = if row["healthy"] == true { "healthy" } else { "unhealthy" };
         let figures = &row["figures"];
         let count = |name: &str| figures[name].as_u64().map_or("-".to_owned(), |count| count.to_string());
         let bytes = |name: &str| figures[name].as_u64().map_or("-".to_owned(), report::bytes);
-        table.add_row([
+        [
             text(&row["host"]),
             text(&row["state"]),
             health.to_owned(),
@@ -144,13 +141,15 @@ fn table(rows: &[Value]) -> String {
             bytes("bytes_to_clients"),
             bytes("bytes_from_upstream"),
             bytes("disk_bytes"),
-        ]);
-    }
+        ]
+    };
     let origins: BTreeSet<String> = rows
         .iter()
         .filter_map(|row| Some(format!("\nimage {}: {}", row["image"].as_str()?, row["image_origin"].as_str()?)))
         .collect();
     let offline = rows.iter().any(|row| row["mode"] == "offline");
     let note = if offline { "\noffline: serves what is cached, without its upstream" } else { "" };
-    format!("{}\n{note}{}\n", table.trim_fmt(), origins.into_iter().collect::<String>())
+    let table = report::table(COLUMNS, rows.iter().map(cells));
+    let notes = note.to_owned() + &origins.into_iter().collect::<String>();
+    if notes.is_empty() { table } else { format!("{table}{notes}\n") }
 }

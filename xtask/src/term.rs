@@ -56,6 +56,11 @@ impl Term {
         Self { level: Level::Quiet, color: false, live: false }
     }
 
+    /// The same terminal, on which nothing is said but warnings and errors; with `-v` as much as before.
+    pub fn quietly(self) -> Self {
+        Self { level: if self.level == Level::Verbose { Level::Verbose } else { Level::Quiet }, ..self }
+    }
+
     fn say(self, least: Level, style: &str, label: &str, text: &str) {
         if self.level < least {
             return;

@@ -23,6 +23,28 @@ pub struct Traffic {
     pub bytes_from_upstream: u64,
 }
 
+impl Traffic {
+    /// Two of them together.
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What came to it since an earlier look.
+    pub fn since(self, earlier: Self) -> Self {
+        self.with(earlier, u64::saturating_sub)
+    }
+
+    fn with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            requests: of(self.requests, other.requests),
+            hits: of(self.hits, other.hits),
+            misses: of(self.misses, other.misses),
+            bytes_to_clients: of(self.bytes_to_clients, other.bytes_to_clients),
+            bytes_from_upstream: of(self.bytes_from_upstream, other.bytes_from_upstream),
+        }
+    }
+}
+
 /// The counters of `/debug/vars`, as far as they are of use here.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "PascalCase")]
