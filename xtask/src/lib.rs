@@ -10,6 +10,8 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod image;
+pub mod mirror_config;
+pub mod mirror_format;
 pub mod observe;
 pub mod onboard;
 pub mod plan;
