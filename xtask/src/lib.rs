@@ -15,6 +15,8 @@ pub mod error;
 pub mod exec;
 pub mod image;
 pub mod login;
+pub mod mirror_config;
+pub mod mirror_format;
 pub mod node;
 pub mod observe;
 pub mod onboard;
