@@ -8,7 +8,7 @@ mod network;
 mod support;
 
 use guest::Kernel;
-use network::{Bridge, Network, REPOSITORY, check, require, script};
+use network::{Bridge, Network, REPOSITORY, check, require, require_root, script};
 use support::{Image, World};
 
 const IPROUTE: (&str, &str) = ("ip", "iproute2");
@@ -36,6 +36,7 @@ fn reads(world: &World, image: &Image, node: &dyn Fn(&str) -> String, address: &
 
 #[test]
 fn a_node_behind_a_bridge_reads_through_every_proxy_on_its_gateway() {
+    require_root();
     require(&[IPROUTE, BUSYBOX]);
     let (world, image) = caches("netns", "");
     let bridge = Bridge::new();
@@ -65,6 +66,7 @@ fn a_node_on_a_docker_network_reads_through_every_proxy_on_the_docker_bridge() {
 
 #[test]
 fn a_virtual_machine_reads_through_every_proxy_on_its_gateway() {
+    require_root();
     require(&[IPROUTE, BUSYBOX, QEMU]);
     let kernel = Kernel::get();
     let (world, image) = caches("guest", "");

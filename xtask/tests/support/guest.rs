@@ -78,35 +78,42 @@ impl Kernel {
     }
 }
 
-/// Downloads the kernel's package and keeps `boot/` with the kernel and `modules/` with what its network needs.
+/// Fills a folder with `boot/`, the kernel, and `modules/`, what its network needs, from the package that apt has.
 fn unpack(folder: &Path) {
     let sh = Shell::new().unwrap();
-    let (boot, modules, all) = (folder.join("boot"), folder.join("modules"), folder.join("all"));
-    for folder in [&boot, &modules, &all] {
-        fs::create_dir_all(folder).unwrap();
+    let scratch = sh.create_temp_dir().unwrap();
+    sh.change_dir(scratch.path());
+    if download(&sh).is_err() {
+        cmd!(sh, "apt-get -qq update").quiet().run().unwrap();
+        download(&sh).expect("the guest needs Debian's kernel for virtual machines");
     }
-    sh.change_dir(folder);
-    let depends = cmd!(sh, "apt-cache depends {META}").quiet().read().unwrap();
-    let is_kernel = |word: &&str| word.starts_with("linux-image-") && *word != META;
-    let package = depends.split_whitespace().find(is_kernel);
-    let package =
-        package.unwrap_or_else(|| panic!("apt knows no {META}: apt-get update on Debian, and run this again"));
-    cmd!(sh, "apt-get -qq --option APT::Sandbox::User=root download {package}").quiet().run().unwrap();
-    let archive = listed(folder, "linux-image-");
-    cmd!(sh, "dpkg-deb --extract {archive} {all}").quiet().run().unwrap();
-    fs::rename(listed(&all.join("boot"), "vmlinuz-"), boot.join("vmlinuz")).unwrap();
+    let (package, all) = (listed(scratch.path(), "linux-image-"), scratch.path().join("all"));
+    cmd!(sh, "dpkg-deb --extract {package} {all}").quiet().run().unwrap();
+    let (boot, modules) = (folder.join("boot"), folder.join("modules"));
+    fs::create_dir_all(&boot).unwrap();
+    fs::create_dir_all(&modules).unwrap();
+    fs::copy(listed(&all.join("boot"), "vmlinuz-"), boot.join("vmlinuz")).unwrap();
 
-    let tree = all.join(if all.join("usr/lib/modules").exists() { "usr/lib/modules" } else { "lib/modules" });
-    let tree = listed(&tree, "");
+    if !all.join("lib").exists() {
+        // Debian 13 and later ship nothing outside of /usr, and depmod looks below /lib.
+        std::os::unix::fs::symlink("usr/lib", all.join("lib")).unwrap();
+    }
+    let tree = listed(&all.join("lib/modules"), "");
     let version = tree.file_name().unwrap();
     cmd!(sh, "{BUSYBOX} depmod -b {all} {version}").quiet().run().unwrap();
     let table = fs::read_to_string(tree.join("modules.dep")).unwrap();
     for (place, module) in load_order(&table).iter().enumerate() {
         let name = Path::new(module).file_name().unwrap().to_str().unwrap();
-        fs::rename(tree.join(module), modules.join(format!("{place:02}-{name}"))).unwrap();
+        fs::copy(tree.join(module), modules.join(format!("{place:02}-{name}"))).unwrap();
     }
-    fs::remove_dir_all(&all).unwrap();
-    fs::remove_file(&archive).unwrap();
+}
+
+/// Downloads the kernel's package, which is the one that the meta package depends on.
+fn download(sh: &Shell) -> xshell::Result<()> {
+    let depends = cmd!(sh, "apt-cache depends {META}").quiet().read()?;
+    let kernel = depends.split_whitespace().find(|word| word.starts_with("linux-image-") && *word != META);
+    let package = kernel.unwrap_or(META);
+    cmd!(sh, "apt-get -qq --option APT::Sandbox::User=root download {package}").quiet().run()
 }
 
 /// The modules that the drivers need, each behind those that it depends on. A line of `modules.dep` is

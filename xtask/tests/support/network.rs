@@ -8,22 +8,27 @@ use xshell::{Cmd, Shell, cmd};
 pub const BUSYBOX: &str = "/bin/busybox";
 pub const REPOSITORY: &str = "library/one";
 
-/// Fails, with all that is missing, where nodes cannot be made; each program goes with the package that has it.
+/// Fails, with all that is missing, where a program is; each goes with the package that has it.
 pub fn require(packages: &[(&str, &str)]) {
-    let sh = Shell::new().unwrap();
-    let user = cmd!(sh, "id -u").quiet().read().unwrap();
-    assert_eq!(user, "0", "these tests make bridges and network namespaces: run them as root");
     let missing: Vec<_> = packages.iter().filter(|(program, _)| which::which(program).is_err()).collect();
     let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
     let names: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     assert!(
         missing.is_empty(),
-        "not there: {}; run cargo xtask ci, or apt-get install --no-install-recommends {}",
+        "not on PATH: {}; run cargo xtask ci, or apt-get install --no-install-recommends {}",
         programs.join(", "),
         names.join(" ")
     );
+    let sh = Shell::new().unwrap();
     let linked = cmd!(sh, "ldd {BUSYBOX}").quiet().ignore_stdout().ignore_stderr().run().is_ok();
     assert!(!linked, "{BUSYBOX} needs libraries that a node does not have: apt-get install busybox-static");
+}
+
+/// Fails for anyone but root.
+pub fn require_root() {
+    let sh = Shell::new().unwrap();
+    let user = cmd!(sh, "id -u").quiet().read().unwrap();
+    assert_eq!(user, "0", "this test makes a bridge: run it as root");
 }
 
 /// What a node does: through each proxy on this address it reads a manifest by tag and a blob by digest, takes the
@@ -60,10 +65,11 @@ pub fn check(world: &World, said: &str, word: &str) {
     assert_eq!(answers, wanted, "the node wrote:\n{said}");
 }
 
-/// All that a command writes, whatever its exit code.
+/// All that a command writes, and how it ended where that is not well.
 pub fn said(command: Cmd) -> String {
     let output = command.quiet().ignore_status().output().unwrap();
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() { text } else { format!("{text}\n({})", output.status) }
 }
 
 /// Runs a command; its own words where it fails.
