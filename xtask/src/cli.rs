@@ -4,6 +4,7 @@ use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Preset;
+use crate::mirror_config::MirrorConfigArgs;
 use crate::term::Color;
 
 /// Pull-through caches for local Talos clusters.
@@ -95,6 +96,8 @@ pub enum Task {
     },
     /// Show it all without a network: an upstream, proxies, and pulls by a containerd; gone at the end
     Demo,
+    /// Print the same mirrors as configuration for machines that this does not create
+    MirrorConfig(MirrorConfigArgs),
     /// Show the settings in force, and where each comes from
     Config,
     /// Print a completion script for a shell

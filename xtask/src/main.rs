@@ -11,7 +11,7 @@ use xtask::config::{Config, Overrides};
 use xtask::error::Result;
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
-use xtask::{cache, ci, demo, onboard, report, status};
+use xtask::{cache, ci, demo, mirror_config, onboard, report, status};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,6 +47,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::CacheStatus { hosts } => status::status(&app, hosts),
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
         Task::Demo => demo::demo(&app),
+        Task::MirrorConfig(args) => mirror_config::mirror_config(&app, args, None),
         Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),
         Task::Ci => ci::ci(&app),
         Task::Completions { .. } => Ok(()),

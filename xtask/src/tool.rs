@@ -23,33 +23,58 @@ pub enum Tool {
     Systemctl,
     /// The engine.
     Dockerd,
+    /// Fetches what a QEMU guest boots from.
+    Curl,
+    /// Unpacks the CNI plugins.
+    Tar,
+    /// Checks what was fetched.
+    Sha256sum,
+    /// Makes and removes clusters.
+    Talosctl,
+    /// Lets the nodes of a QEMU cluster reach the network.
+    Iptables,
+    /// Bridges and namespaces.
+    Ip,
+    /// The shell of the tests' nodes.
+    Busybox,
+    /// The machine that the tests boot.
+    Qemu,
 }
 
 impl Tool {
-    /// Its name on `PATH`.
-    pub fn name(self) -> &'static str {
+    /// Its name on `PATH`, and how to get it.
+    fn about(self) -> (&'static str, &'static str) {
+        let containerd = "install containerd (Debian and Ubuntu: apt-get install containerd)";
+        let debian = "this needs Debian or Ubuntu";
         match self {
-            Self::Docker => "docker",
-            Self::Ctr => "ctr",
-            Self::Containerd => "containerd",
-            Self::AptGet => "apt-get",
-            Self::Dpkg => "dpkg-deb",
-            Self::Ldd => "ldd",
-            Self::Sudo => "sudo",
-            Self::Systemctl => "systemctl",
-            Self::Dockerd => "dockerd",
+            Self::Docker => ("docker", "cargo xtask onboard, or install it: https://docs.docker.com/engine/install/"),
+            Self::Ctr => ("ctr", containerd),
+            Self::Containerd => ("containerd", containerd),
+            Self::AptGet => ("apt-get", debian),
+            Self::Dpkg => ("dpkg-deb", debian),
+            Self::Ldd => ("ldd", debian),
+            Self::Sudo => ("sudo", "run this as root, or install sudo"),
+            Self::Systemctl => ("systemctl", "start the engine as this system starts its services"),
+            Self::Dockerd => ("dockerd", "install the engine: https://docs.docker.com/engine/install/"),
+            Self::Curl => ("curl", "install curl (Debian and Ubuntu: apt-get install curl ca-certificates)"),
+            Self::Tar => ("tar", "install tar (Debian and Ubuntu: apt-get install tar)"),
+            Self::Sha256sum => ("sha256sum", "install GNU coreutils"),
+            Self::Talosctl => ("talosctl", "install it: https://www.talos.dev/latest/talos-guides/install/talosctl/"),
+            Self::Iptables => ("iptables", "install iptables (Debian and Ubuntu: apt-get install iptables)"),
+            Self::Ip => ("ip", "install iproute2 (Debian and Ubuntu: apt-get install iproute2)"),
+            Self::Busybox => ("busybox", "install busybox (Debian and Ubuntu: apt-get install busybox-static)"),
+            Self::Qemu => ("qemu-system-x86_64", "install QEMU (Debian and Ubuntu: apt-get install qemu-system-x86)"),
         }
     }
 
-    fn fix(self) -> &'static str {
-        match self {
-            Self::Docker => "cargo xtask onboard, or install it: https://docs.docker.com/engine/install/",
-            Self::Ctr | Self::Containerd => "install containerd (Debian and Ubuntu: apt-get install containerd)",
-            Self::Dockerd => "install the engine: https://docs.docker.com/engine/install/",
-            Self::AptGet | Self::Dpkg | Self::Ldd => "this needs Debian or Ubuntu",
-            Self::Sudo => "run this as root, or install sudo",
-            Self::Systemctl => "start the engine as this system starts its services",
-        }
+    /// Its name on `PATH`.
+    pub fn name(self) -> &'static str {
+        self.about().0
+    }
+
+    /// How to get it, as an imperative.
+    pub fn fix(self) -> &'static str {
+        self.about().1
     }
 
     /// Where it is on `PATH`, if it is.
