@@ -250,17 +250,18 @@ impl Mode {
 /// Starts the registry a second time inside of a running container, as a proxy on a port that nobody asks.
 ///
 /// It is the very check that a proxy makes of its upstream when it starts, from the same network and with the same
-/// trust: it listens when the upstream answered, and panics when it did not. It ends by itself after five seconds.
+/// trust: it listens when the upstream answered, and panics when it did not. It ends by itself after five seconds; until
+/// then another may run, so each takes a port that is free.
 pub fn probe_upstream(mirror: &Mirror) -> Cmd {
     let serve = "for c in /etc/distribution/config.yml /etc/docker/registry/config.yml; do \
                  [ ! -f $c ] || exec timeout 5 registry serve $c; done";
     docker(Cmd::read("docker"), &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)])
-        .args(["--env", "REGISTRY_HTTP_ADDR=127.0.0.1:5999", "--env", "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:5998"])
+        .args(["--env", "REGISTRY_HTTP_ADDR=127.0.0.1:0", "--env", "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:0"])
         .args(["--env", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/tmp/upstream-probe", &mirror.name])
         .args(["sh", "-c", serve])
 }
 
-/// Asks a mirror's upstream from inside of its running container; busybox shows the answer's headers on stderr.
+/// Asks a mirror's upstream from inside of its running container; busybox shows the answer's status on stderr.
 pub fn ask_upstream(mirror: &Mirror) -> Cmd {
     docker(Cmd::read("docker"), &["exec", &mirror.name, "timeout", "5", "wget", "-S", "-q", "-O", "/dev/null"])
         .arg(format!("{}/v2/", mirror.upstream))

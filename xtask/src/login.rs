@@ -41,7 +41,7 @@ pub fn login(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Res
     // Registry 3 gives an account to an upstream that asks for it plainly, too, and logs nothing of it.
     let plainly = !docker::is_registry_2(&mirror.image) && {
         let output = runner.run(&docker::ask_upstream(mirror))?;
-        asks_for_basic(&String::from_utf8_lossy(&output.stderr))
+        refuses(&String::from_utf8_lossy(&output.stderr))
     };
     Ok(if plainly { Login::Used } else { Login::Impossible })
 }
@@ -63,8 +63,10 @@ impl Start {
     }
 }
 
-fn asks_for_basic(headers: &str) -> bool {
-    headers.lines().any(|line| line.trim().to_ascii_lowercase().starts_with("www-authenticate: basic"))
+/// Whether the answer is a refusal. It names no token service, or that had been found, so it asks for a plain account;
+/// busybox shows no header of a refusal that would say so.
+fn refuses(said: &str) -> bool {
+    said.lines().any(|line| line.trim().starts_with("HTTP/1.") && line.split_whitespace().nth(1) == Some("401"))
 }
 
 #[cfg(test)]
@@ -87,8 +89,9 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_asks_plainly_is_recognised() {
-        assert!(asks_for_basic("  HTTP/1.1 401 Unauthorized\n  Www-Authenticate: Basic realm=\"x\"\n"));
-        assert!(!asks_for_basic("  HTTP/1.1 401 Unauthorized\n  WWW-Authenticate: Bearer realm=\"x\"\n"));
+    fn a_refusal_is_told_from_being_busy() {
+        assert!(refuses("  HTTP/1.1 401 Unauthorized\nwget: server returned error: HTTP/1.1 401 Unauthorized\n"));
+        assert!(!refuses("  HTTP/1.1 503 Service Unavailable\n"));
+        assert!(!refuses("  HTTP/1.1 200 OK\n"));
     }
 }

@@ -263,6 +263,7 @@ mod tests {
             image: String::new(),
             upstream: String::new(),
             port,
+            credentials: None,
         };
         let endpoints = endpoints(&[mirror("docker.io", 5000), mirror("quay.io", 5002)], "[fd00::1]");
         let urls: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();

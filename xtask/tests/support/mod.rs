@@ -4,14 +4,15 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
+use xtask::sample::{self, Image as Sample, Kind};
+
+pub use xtask::sample::digest;
 
 pub const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 /// The hosts of the default set, in its order.
 pub const HOSTS: [&str; 7] =
     ["docker.io", "k8s.gcr.io", "quay.io", "gcr.io", "ghcr.io", "registry.k8s.io", "factory.talos.dev"];
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// The outcome of one run of the built program.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ fn free_ports(count: usize) -> Vec<u16> {
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-fn wait_for(port: u16) {
+pub fn wait_for(port: u16) {
     let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !xtask::registry::answers(&format!("127.0.0.1:{port}")) {
         assert!(std::time::Instant::now() < until, "no registry answers on port {port}");
@@ -171,51 +172,96 @@ fn wait_for(port: u16) {
 
 /// An image that a test made: what was pushed is what must come back.
 pub struct Image {
-    pub manifest: Vec<u8>,
-    pub layer: Vec<u8>,
+    repository: String,
+    /// What a pull asks for, in its order: path, media type, bytes, and whether the cache has it by then.
+    parts: Vec<Part>,
 }
 
-pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+struct Part {
+    path: String,
+    accept: &'static str,
+    bytes: Vec<u8>,
+    known: bool,
 }
 
 impl Image {
-    /// Pushes an image of one configuration and one layer, as `REPOSITORY:v1`.
+    /// Pushes an OCI index of two platforms with two layers each as `REPOSITORY:v1`, and an image of docker's media
+    /// types as `REPOSITORY:docker`.
     pub fn push(port: u16, repository: &str) -> Self {
-        let layer = repository.as_bytes().repeat(20_000);
-        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
-        for blob in [&layer[..], config] {
-            let base = format!("http://127.0.0.1:{port}/v2/{repository}/blobs/uploads/");
-            let begun = ureq::post(&base).send_empty().unwrap();
-            let at = begun.headers().get("Location").unwrap().to_str().unwrap().to_owned();
-            let at = if at.starts_with('/') { format!("http://127.0.0.1:{port}{at}") } else { at };
-            ureq::put(format!("{at}&digest={}", digest(blob))).send(blob).unwrap();
-        }
-        let manifest = serde_json::json!({
-            "schemaVersion": 2, "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(config), "size": config.len()},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len()}],
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let url = format!("http://127.0.0.1:{port}/v2/{repository}/manifests/v1");
-        ureq::put(url).content_type(OCI_MANIFEST).send(&manifest[..]).unwrap();
-        Self { manifest, layer }
+        let address = format!("127.0.0.1:{port}");
+        let seed = |kind: &str| format!("{repository}-{kind}");
+        let make =
+            |kind, architecture, name: &str| Sample::new(kind, architecture, &seed(name), &[200_000, 30_000]).unwrap();
+        let platforms = ["amd64", "arm64"].map(|architecture| make(Kind::Oci, architecture, "oci"));
+        let index = sample::push_index(&platforms, Kind::Oci, &address, repository, "v1").unwrap();
+        let docker = make(Kind::Docker, "amd64", "docker");
+        docker.push(&address, repository, "docker").unwrap();
+        let mut image = Self { repository: repository.to_owned(), parts: Vec::new() };
+        image.manifest("v1", Kind::Oci.index(), &index);
+        image.part(
+            format!("manifests/{}", digest(&platforms[0].manifest)),
+            Kind::Oci.manifest(),
+            &platforms[0].manifest,
+        );
+        image.blobs(&platforms[0]);
+        image.manifest("docker", Kind::Docker.manifest(), &docker.manifest);
+        image.blobs(&docker);
+        image
     }
 
-    /// Pulls it by tag, by digest, and its layer, and compares every byte.
-    pub fn pull(&self, port: u16, repository: &str) -> Result<(), String> {
-        let get = |path: String, wanted: &[u8]| -> Result<(), String> {
-            let url = format!("http://127.0.0.1:{port}/v2/{repository}/{path}");
+    /// A manifest that is asked for by its tag, and then by its digest.
+    fn manifest(&mut self, tag: &str, accept: &'static str, bytes: &[u8]) {
+        self.part(format!("manifests/{tag}"), accept, bytes);
+        self.part(format!("manifests/{}", digest(bytes)), accept, bytes);
+    }
+
+    fn blobs(&mut self, image: &Sample) {
+        for blob in &image.blobs {
+            self.part(format!("blobs/{}", digest(blob)), "*/*", blob);
+        }
+    }
+
+    fn part(&mut self, path: String, accept: &'static str, bytes: &[u8]) {
+        let known = self.parts.iter().any(|part| part.bytes == bytes);
+        self.parts.push(Part { path, accept, bytes: bytes.to_vec(), known });
+    }
+
+    /// Pulls it by tag, by digest, and all its blobs, and compares every byte.
+    pub fn pull(&self, port: u16) -> Result<(), String> {
+        self.pull_from(&format!("127.0.0.1:{port}"))
+    }
+
+    /// The same from another address of a proxy.
+    pub fn pull_from(&self, address: &str) -> Result<(), String> {
+        self.parts.iter().try_for_each(|part| {
+            let url = format!("http://{address}/v2/{}/{}", self.repository, part.path);
             let response =
-                ureq::get(&url).header("Accept", OCI_MANIFEST).call().map_err(|error| format!("{url}: {error}"))?;
+                ureq::get(&url).header("Accept", part.accept).call().map_err(|error| format!("{url}: {error}"))?;
             let mut body = Vec::new();
             response.into_body().into_reader().read_to_end(&mut body).map_err(|error| format!("{url}: {error}"))?;
-            if body == wanted { Ok(()) } else { Err(format!("{url}: {} bytes that differ", body.len())) }
+            if body == part.bytes { Ok(()) } else { Err(format!("{url}: {} bytes that differ", body.len())) }
+        })
+    }
+
+    /// What status must say after a number of pulls: requests, hits, misses, bytes to clients and from upstream. A blob
+    /// that is missing is fetched so many times.
+    pub fn figures(&self, pulls: u64, fetches: u64) -> [u64; 5] {
+        let parts = self.parts.len() as u64;
+        let missing: Vec<&Part> = self.parts.iter().filter(|part| !part.known).collect();
+        let size = |part: &Part| part.bytes.len() as u64;
+        let once = |part: &&Part| size(part) * if part.path.starts_with("blobs/") { fetches } else { 1 };
+        let misses = missing.len() as u64;
+        let bytes: u64 = self.parts.iter().map(size).sum();
+        [pulls * parts, pulls * parts - misses, misses, pulls * bytes, missing.iter().map(once).sum()]
+    }
+
+    /// The path, media type and bytes of a manifest, by tag, and of a blob of it, for nodes that read by other means.
+    pub fn manifest_and_blob(&self) -> [(&str, &'static str, &[u8]); 2] {
+        let last = |wanted: &dyn Fn(&&Part) -> bool| {
+            let part = self.parts.iter().rev().find(wanted).unwrap();
+            (part.path.as_str(), part.accept, &part.bytes[..])
         };
-        get("manifests/v1".to_owned(), &self.manifest)?;
-        get(format!("manifests/{}", digest(&self.manifest)), &self.manifest)?;
-        get(format!("blobs/{}", digest(&self.layer)), &self.layer)
+        [last(&|part| part.path == "manifests/docker"), last(&|part| part.path.starts_with("blobs/"))]
     }
 }
 

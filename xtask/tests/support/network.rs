@@ -37,17 +37,18 @@ pub fn require_root() {
 pub fn script(world: &World, image: &Image, address: &str) -> String {
     let proxies: Vec<String> = HOSTS.iter().zip(&world.ports).map(|(host, port)| format!("{host}={port}")).collect();
     let proxies = proxies.join(" ");
-    let (manifest, blob) = (digest(&image.manifest), digest(&image.layer));
+    let [(manifest_path, accept, manifest), (blob_path, _, blob)] = image.manifest_and_blob();
+    let (manifest, blob) = (digest(manifest), digest(blob));
     format!(
         r#"
 get() {{
     echo "sha256:$(busybox timeout 10 busybox wget -q --header "Accept: $accept" -O - "$1" | busybox sha256sum)"
 }}
-accept=application/vnd.oci.image.manifest.v1+json
+accept={accept}
 for proxy in {proxies}; do
     base=http://{address}:${{proxy#*=}}/v2/{REPOSITORY}
     word=failed
-    if [ "$(get $base/manifests/v1)" = "{manifest}  -" ] && [ "$(get $base/blobs/{blob})" = "{blob}  -" ]; then
+    if [ "$(get $base/{manifest_path})" = "{manifest}  -" ] && [ "$(get $base/{blob_path})" = "{blob}  -" ]; then
         word=ok
     fi
     echo "${{proxy%=*}} ${{proxy#*=}} $word"
