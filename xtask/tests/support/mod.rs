@@ -70,13 +70,16 @@ impl World {
 
     /// Writes the settings; `more` goes in front of the tables.
     pub fn settings(&self, more: &str) {
-        let gateway = &self.gateway;
+        let upstream = self.upstream_url();
         let mut text = format!("prefix = \"{}\"\n{more}\n", self.prefix);
         for (host, port) in HOSTS.iter().zip(&self.ports) {
-            let upstream = format!("http://{gateway}:{}", self.upstream_port);
             text += &format!("[mirrors.\"{host}\"]\nport = {port}\nupstream = \"{upstream}\"\n");
         }
         std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn upstream_url(&self) -> String {
+        format!("http://{}:{}", self.gateway, self.upstream_port)
     }
 
     pub fn config(&self) -> PathBuf {
@@ -122,6 +125,35 @@ impl Drop for World {
         let upstream = format!("{}upstream", self.prefix);
         let _ = cmd!(self.sh, "docker rm --force --volumes {upstream}").quiet().ignore_stdout().ignore_stderr().run();
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Waits until a proxy of registry 2 has stored all that it fetched, which it does after the client has it.
+pub fn settled(world: &World, host: &str) {
+    let name = world.name(host);
+    let fills = || {
+        let log = cmd!(world.sh, "docker logs {name}").quiet().ignore_stdout().read_stderr().unwrap();
+        let uploads = cmd!(world.sh, "docker exec {name} find /var/lib/registry -path */_uploads/* -name data").quiet();
+        (log.matches("Adding new scheduler entry").count(), uploads.read().unwrap())
+    };
+    let mut last = fills();
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let now = fills();
+        if now == last && now.1.is_empty() {
+            return;
+        }
+        last = now;
+    }
+}
+
+/// Waits until a proxy's container is in a state.
+pub fn until(world: &World, host: &str, wanted: &str) {
+    let (name, format) = (world.name(host), "{{.State.Status}}");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while cmd!(world.sh, "docker inspect --format {format} {name}").quiet().read().unwrap() != wanted {
+        assert!(std::time::Instant::now() < until, "{name} is never {wanted}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -143,7 +143,9 @@ impl Bridge {
         ip(&self.sh, &format!("link add {veth} type veth peer name eth0 netns {name}")).unwrap();
         ip(&self.sh, &format!("link set {veth} master {bridge} up")).unwrap();
         let (node, gateway) = (self.node(), self.gateway());
-        for line in [format!("address add {node}/24 dev eth0"), "link set eth0 up".to_owned()] {
+        for line in
+            [format!("address add {node}/24 dev eth0"), "link set eth0 up".to_owned(), "link set lo up".to_owned()]
+        {
             ip(&self.sh, &format!("-netns {name} {line}")).unwrap();
         }
         ip(&self.sh, &format!("-netns {name} route add default via {gateway}")).unwrap();
@@ -173,6 +175,11 @@ pub struct Namespace<'a> {
 }
 
 impl Namespace<'_> {
+    /// Where `nsenter --net` finds it. Unlike `ip netns exec` that leaves /sys alone, which an engine needs.
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
     pub fn run(&self, script: &str) -> String {
         let (sh, name) = (&self.bridge.sh, &self.name);
         said(cmd!(sh, "ip netns exec {name} {BUSYBOX} sh -c {script}"))

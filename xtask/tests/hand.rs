@@ -1,0 +1,108 @@
+//! What is there already and was not made by this tool: used, adopted, or left alone.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{Image, World};
+use xshell::cmd;
+
+/// Runs the guide's own command for docker.io, with more arguments before the image.
+fn guide(world: &World, image: &str, more: &[&str]) {
+    let (name, port) = (world.name("docker.io"), format!("{}:5000", world.ports[0]));
+    let env = format!("REGISTRY_PROXY_REMOTEURL={}", world.upstream_url());
+    cmd!(world.sh, "docker run -d -p {port} -e {env} --restart always --name {name} {more...} {image}")
+        .quiet()
+        .ignore_stdout()
+        .run()
+        .unwrap();
+    support::wait_for(world.ports[0]);
+}
+
+#[test]
+fn what_is_foreign_blocks_everything_and_is_never_touched() {
+    let world = World::new("foreign");
+    let (name, held) = (world.name("docker.io"), TcpListener::bind(("0.0.0.0", world.ports[1])).unwrap());
+    cmd!(world.sh, "docker create --name {name} --entrypoint sleep registry:2 60")
+        .quiet()
+        .ignore_stdout()
+        .run()
+        .unwrap();
+    let up = world.xtask(&["cache-up"]);
+    assert_eq!(up.code, Some(1), "{up:?}");
+    assert!(up.stderr.contains(&format!("a container named {name} is there and is no proxy")), "{up:?}");
+    let holder = format!("port {} is held by process hand", world.ports[1]);
+    assert!(up.stderr.contains(&holder), "{up:?}");
+    drop(held);
+    assert_eq!(world.left(), [name.as_str()]);
+    assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+    assert_eq!(world.left(), [name.as_str()]);
+    cmd!(world.sh, "docker rm --volumes {name}").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
+fn what_the_guide_made_is_adopted_as_it_is() {
+    let world = World::new("guide");
+    let name = world.name("docker.io");
+    guide(&world, "registry:2", &[]);
+    let format = "{{.Id}}";
+    let id = || cmd!(world.sh, "docker inspect --format {format} {name}").quiet().read().unwrap();
+    let before = id();
+    assert_eq!(world.xtask(&["cache-up"]).code, Some(0));
+    assert_eq!(id(), before);
+    let keep = world.xtask(&["cache-clean", "--keep-cache"]);
+    assert!(keep.code == Some(1) && keep.stderr.contains("would be lost"), "{keep:?}");
+    assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+    assert_eq!(world.left(), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_made_by_hand_and_differs_is_adopted_with_its_cache_when_asked() {
+    let world = World::new("adopt");
+    let image = Image::push(world.upstream_port, "library/one");
+    cmd!(world.sh, "docker tag registry:2 registry:2-hand").quiet().run().unwrap();
+    guide(&world, "registry:2-hand", &[]);
+    image.pull(world.ports[0]).unwrap();
+    support::settled(&world, "docker.io");
+    let reported = world.xtask(&["cache-up"]);
+    assert!(reported.code == Some(1) && reported.stderr.contains("cache-up --adopt docker.io"), "{reported:?}");
+    let name = world.name("docker.io");
+    assert_eq!(world.left(), [name.as_str()]);
+    let adopted = world.xtask(&["cache-up", "--adopt", "docker.io"]);
+    assert!(adopted.code == Some(0) && adopted.stderr.contains("adopted"), "{adopted:?}");
+    world.upstream("stop");
+    image.pull(world.ports[0]).unwrap();
+    assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+    assert_eq!(world.left(), Vec::<String>::new());
+    cmd!(world.sh, "docker rmi registry:2-hand").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
+fn the_guides_proxy_that_ends_without_its_upstream_serves_what_it_cached_once_adopted() {
+    let world = World::new("rescue");
+    let image = Image::push(world.upstream_port, "library/one");
+    guide(&world, "registry:2", &[]);
+    image.pull(world.ports[0]).unwrap();
+    support::settled(&world, "docker.io");
+    world.upstream("stop");
+    let name = world.name("docker.io");
+    cmd!(world.sh, "docker restart --time 0 {name}").quiet().ignore_stdout().run().unwrap();
+    support::until(&world, "docker.io", "restarting");
+    let reported = world.xtask(&["cache-up", "docker.io"]);
+    assert!(reported.code == Some(1) && reported.stderr.contains("since its upstream is out of reach"), "{reported:?}");
+    assert_eq!(world.xtask(&["cache-up", "--adopt", "docker.io"]).code, Some(0));
+    image.pull(world.ports[0]).unwrap();
+}
+
+#[test]
+fn a_volume_of_somebody_else_is_used_with_a_word_and_outlives_a_clean_up() {
+    let world = World::new("volume");
+    let name = world.name("docker.io");
+    cmd!(world.sh, "docker volume create {name}").quiet().ignore_stdout().run().unwrap();
+    let up = world.xtask(&["cache-up", "docker.io"]);
+    assert!(up.code == Some(0) && up.stderr.contains("that this did not make"), "{up:?}");
+    assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+    assert_eq!(world.left(), [name.as_str()]);
+    cmd!(world.sh, "docker volume rm {name}").quiet().ignore_stdout().run().unwrap();
+}

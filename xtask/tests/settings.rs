@@ -1,0 +1,98 @@
+//! What the settings and flags of the caches do, on the engine.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use support::{HOSTS, Image, World};
+use xshell::cmd;
+
+fn mode(world: &World) -> String {
+    let status = world.xtask(&["--json", "cache-status", "docker.io"]);
+    let json: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    json["proxies"][0]["mode"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn bound_to_this_host_the_proxies_answer_on_loopback_and_the_docker_bridge_alone() {
+    let world = World::new("local");
+    let image = Image::push(world.upstream_port, "library/one");
+    world.settings("bind = \"local\"");
+    let up = world.xtask(&["cache-up"]);
+    assert_eq!(up.code, Some(0), "{up:?}");
+    for (host, port) in HOSTS.iter().zip(&world.ports) {
+        image.pull(*port).unwrap();
+        image.pull_from(&format!("{}:{port}", world.gateway)).unwrap();
+        let name = world.name(host);
+        let published = cmd!(world.sh, "docker port {name}").quiet().read().unwrap();
+        let mut at: Vec<&str> = published.lines().map(|line| line.split("-> ").last().unwrap()).collect();
+        at.sort_unstable();
+        assert_eq!(at, [format!("127.0.0.1:{port}"), format!("{}:{port}", world.gateway)]);
+    }
+    let ages = world.ages();
+    assert_eq!(world.xtask(&["cache-up"]).code, Some(0));
+    assert_eq!(world.ages(), ages, "a second run touches nothing");
+}
+
+#[test]
+fn offline_is_what_was_asked_for() {
+    let world = World::new("offline");
+    let image = Image::push(world.upstream_port, "library/one");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    image.pull(world.ports[0]).unwrap();
+    support::settled(&world, "docker.io");
+
+    // By the flag, although the upstream is well; and back without it.
+    let flag = world.xtask(&["cache-up", "--offline", "docker.io"]);
+    assert!(flag.code == Some(0) && flag.stdout.contains("offline"), "{flag:?}");
+    assert_eq!(mode(&world), "offline");
+    image.pull(world.ports[0]).unwrap();
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    assert_eq!(mode(&world), "proxy");
+
+    // By the settings, until they say otherwise.
+    world.settings("offline = true");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    assert_eq!(mode(&world), "offline");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).stderr, "");
+    world.settings("offline = false");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    assert_eq!(mode(&world), "proxy");
+
+    // Where offline is an error, it is one with its cause, and the cache is still there.
+    world.upstream("stop");
+    let name = world.name("docker.io");
+    cmd!(world.sh, "docker restart --time 0 {name}").quiet().ignore_stdout().run().unwrap();
+    support::until(&world, "docker.io", "restarting");
+    let error = world.xtask(&["cache-up", "docker.io"]);
+    assert!(error.code == Some(1) && error.stderr.contains("is out of reach: dial tcp"), "{error:?}");
+    world.settings("");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    image.pull(world.ports[0]).unwrap();
+}
+
+#[test]
+fn following_the_logs_ends_with_ctrl_c() {
+    let world = World::new("follow");
+    assert_eq!(world.xtask(&["cache-up", "docker.io", "quay.io"]).code, Some(0));
+    let (code, said) = support::signalled(&world, &["cache-logs", "--follow"], "INT", &world.name("docker.io"));
+    assert_eq!(code, Some(130), "{said}");
+    assert_eq!(said, "error: interrupted\n");
+}
+
+#[test]
+fn what_would_be_done_is_one_value_for_a_program() {
+    let world = World::new("json");
+    let json = |args: &[&str]| -> serde_json::Value {
+        let run = world.xtask(args);
+        serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+    };
+    let plan = json(&["--json", "--dry-run", "cache-up", "docker.io"]);
+    assert_eq!(plan["steps"][0]["action"], "create");
+    assert_eq!(json(&["--json", "cache-up", "docker.io"])["proxies"][0]["healthy"], true);
+    let dry = json(&["--json", "--dry-run", "cache-clean"]);
+    assert_eq!(dry["would_run"].as_array().unwrap().len(), 2);
+    assert_eq!(json(&["--json", "cache-down"])["stopped"][0], world.name("docker.io"));
+    let clean = json(&["--json", "cache-clean"]);
+    assert_eq!(clean["removed"]["volumes"][0], world.name("docker.io"));
+    assert_eq!(json(&["--json", "cache-clean"])["removed"]["volumes"], serde_json::json!([]));
+}
