@@ -1,14 +1,17 @@
 //! Pull-through caches for local Talos clusters, as `cargo xtask` tasks; `docs/architecture.md` has the map.
 
 pub mod app;
+pub mod boot;
 pub mod cache;
 pub mod ci;
 pub mod cli;
 pub mod config;
+pub mod curl;
 pub mod docker;
 pub mod engine;
 pub mod error;
 pub mod exec;
+pub mod fetch;
 pub mod image;
 pub mod observe;
 pub mod onboard;
@@ -16,6 +19,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod registry;
 pub mod report;
+pub mod store;
 pub mod term;
 pub mod tool;
 pub mod traffic;

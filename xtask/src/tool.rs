@@ -23,6 +23,12 @@ pub enum Tool {
     Systemctl,
     /// The engine.
     Dockerd,
+    /// Fetches what a QEMU guest boots from.
+    Curl,
+    /// Unpacks the CNI plugins.
+    Tar,
+    /// Checks what was fetched.
+    Sha256sum,
 }
 
 impl Tool {
@@ -38,6 +44,9 @@ impl Tool {
             Self::Sudo => "sudo",
             Self::Systemctl => "systemctl",
             Self::Dockerd => "dockerd",
+            Self::Curl => "curl",
+            Self::Tar => "tar",
+            Self::Sha256sum => "sha256sum",
         }
     }
 
@@ -48,6 +57,9 @@ impl Tool {
             Self::Dockerd => "install the engine: https://docs.docker.com/engine/install/",
             Self::AptGet | Self::Dpkg | Self::Ldd => "this needs Debian or Ubuntu",
             Self::Sudo => "run this as root, or install sudo",
+            Self::Curl => "install curl (Debian and Ubuntu: apt-get install curl ca-certificates)",
+            Self::Tar => "install tar (Debian and Ubuntu: apt-get install tar)",
+            Self::Sha256sum => "install GNU coreutils",
             Self::Systemctl => "start the engine as this system starts its services",
         }
     }
