@@ -1,18 +1,21 @@
 //! Pull-through caches for local Talos clusters, as `cargo xtask` tasks; `docs/architecture.md` has the map.
 
 pub mod app;
+pub mod boot;
 pub mod cache;
 pub mod ci;
 pub mod cli;
 pub mod config;
 pub mod container;
 pub mod credentials;
+pub mod curl;
 pub mod demo;
 pub mod disk;
 pub mod docker;
 pub mod engine;
 pub mod error;
 pub mod exec;
+pub mod fetch;
 pub mod image;
 pub mod login;
 pub mod mirror_config;
@@ -27,6 +30,7 @@ pub mod report;
 pub mod sample;
 pub mod settings;
 pub mod status;
+pub mod store;
 pub mod term;
 pub mod tool;
 pub mod traffic;
