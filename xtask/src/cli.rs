@@ -106,7 +106,17 @@ pub enum Task {
         shell: clap_complete::Shell,
     },
     /// Get what the tests need, then check format, lints and all tests
-    Ci,
+    Ci {
+        /// Build the image registry:3 from its release (Go, minutes), and run the tests that need it
+        #[arg(long)]
+        full: bool,
+    },
+    /// Time this against the guide's own commands
+    Bench {
+        /// How often to measure each
+        #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+        rounds: u8,
+    },
 }
 
 /// How proxies are brought up.

@@ -1,23 +1,22 @@
 //! `demo`: the whole of it without a network, in names and ports of its own, gone at the end.
 
-use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use serde_json::json;
 
 use crate::app::App;
 use crate::cli::Up;
-use crate::config::{Bind, Mirror};
+use crate::config::Mirror;
 use crate::docker;
 use crate::error::{Error, Result};
-use crate::exec::{Cmd, Runner};
+use crate::exec::Runner;
 use crate::node::Node;
 use crate::sample::{Image, Kind};
+use crate::stage::Stage;
 use crate::traffic::Traffic;
-use crate::{cache, image, observe, registry, report, sample, settings, status};
+use crate::{cache, observe, registry, report, sample, status};
 
-const IMAGE: &str = "registry:2";
 const MIB: usize = 1024 * 1024;
 /// What is pulled: host, repository and media types; the layers are the same sizes for all.
 const IMAGES: [(&str, &str, Kind); 3] = [
@@ -35,22 +34,6 @@ struct Round {
     figures: Traffic,
 }
 
-/// Everything that the demonstration made, removed when it is dropped.
-struct Stage {
-    app: App,
-    folder: Utf8PathBuf,
-    upstream: String,
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let app = App { json: false, ..self.app.clone_quietly() };
-        let _ = app.processes.run(&docker::remove(std::slice::from_ref(&self.upstream)));
-        let _ = cache::clean(&app, &[], false);
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// Shows the caches at work: an upstream, the proxies in front of it, a cold and a warm pull by a real containerd, and
 /// a pull with the upstream gone.
 ///
@@ -66,10 +49,8 @@ pub fn demo(app: &App) -> Result<()> {
             || json!({ "images": IMAGES.map(|(host, repository, _)| format!("{host}/{repository}:v1")) }),
         );
     }
-    crate::tool::Tool::Docker.require()?;
-    let absent = image::absent(&app.processes, &[IMAGE].into())?;
-    image::provide(&app.processes, app.term, &absent, None)?;
-    let stage = stage(app)?;
+    let stage = Stage::new(app, "demo", &IMAGES.map(|(host, ..)| host), "local")?;
+    push(&stage)?;
     let say = |text: &str| app.term.step(text);
     say("an upstream with three images is up; now a proxy for each host");
     let mirrors = stage.app.config.mirrors.clone();
@@ -100,60 +81,15 @@ pub fn demo(app: &App) -> Result<()> {
     app.print(|| table(&rounds), || json!({ "rounds": rounds }))
 }
 
-fn stage(app: &App) -> Result<Stage> {
-    let prefix = format!("talos-cache-demo-{}-", std::process::id());
-    let folder =
-        Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap_or_default().join(prefix.trim_end_matches('-'));
-    std::fs::create_dir_all(&folder).map_err(Error::io(format!("create {folder}")))?;
-    let bridge = observe::listen(&app.processes, Bind::Local)?;
-    let bridge = bridge.0.last().map(ToString::to_string).unwrap_or_default();
-    let ports = free_ports(IMAGES.len() + 1)?;
-    let mut text = format!("prefix = \"{prefix}\"\nimage = \"{IMAGE}\"\nbind = \"local\"\n");
-    for ((host, ..), port) in IMAGES.iter().zip(&ports) {
-        let upstream = format!("http://{bridge}:{}", ports[IMAGES.len()]);
-        text += &format!("[mirrors.\"{host}\"]\nport = {port}\nupstream = \"{upstream}\"\n");
+/// Puts the images in the upstream.
+fn push(stage: &Stage) -> Result<()> {
+    for (host, repository, kind) in IMAGES {
+        // A node takes its own platform out of the index.
+        let images = ["amd64", "arm64"].map(|architecture| Image::new(kind, architecture, host, &LAYERS));
+        let images: Vec<Image> = images.into_iter().collect::<Result<_>>()?;
+        sample::push_index(&images, kind, &stage.address, repository, "v1")?;
     }
-    let mut config = settings::parse(None, &text, None)?;
-    config.mirrors.retain(|mirror| IMAGES.iter().any(|(host, ..)| *host == mirror.host));
-    let upstream = format!("{prefix}upstream");
-    let stage = Stage { app: App { config, ..app.clone_quietly() }, folder, upstream };
-    stage.upstream(ports[IMAGES.len()])?;
-    Ok(stage)
-}
-
-impl Stage {
-    /// Starts the upstream, and puts the images in it.
-    fn upstream(&self, port: u16) -> Result<()> {
-        let address = format!("127.0.0.1:{port}");
-        let cmd = Cmd::write("docker").args([
-            "run",
-            "--detach",
-            "--name",
-            &self.upstream,
-            "--publish",
-            &format!("{port}:5000"),
-            IMAGE,
-        ]);
-        self.app.processes.run(&cmd)?.checked(&cmd, "see what the engine says of it")?;
-        let started = Instant::now();
-        while !registry::answers(&address) {
-            if let Some(signal) = self.app.processes.interrupted() {
-                return Err(Error::Interrupted { signal, left: String::new() });
-            }
-            if started.elapsed() > Duration::from_secs(30) {
-                let problem = format!("the upstream does not answer on port {port}");
-                return Err(Error::Tool { problem, fix: format!("read `docker logs {}`", self.upstream) });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        for (host, repository, kind) in IMAGES {
-            // A node takes its own platform out of the index.
-            let images = ["amd64", "arm64"].map(|architecture| Image::new(kind, architecture, host, &LAYERS));
-            let images: Vec<Image> = images.into_iter().collect::<Result<_>>()?;
-            sample::push_index(&images, kind, &address, repository, "v1")?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// A folder of `hosts.toml` files, as a node's containerd is given.
@@ -189,18 +125,6 @@ fn settled(stage: &Stage, mirrors: &[Mirror]) -> Result<Traffic> {
         last = now;
     }
     Ok(last)
-}
-
-/// Ports of this host that are free now.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("0.0.0.0:0"))
-        .collect::<std::io::Result<_>>()
-        .map_err(Error::io("find free ports"))?;
-    held.iter()
-        .map(|held| held.local_addr().map(|at| at.port()))
-        .collect::<std::io::Result<_>>()
-        .map_err(Error::io("x"))
 }
 
 fn table(rounds: &[Round]) -> String {

@@ -1,6 +1,7 @@
 //! Pull-through caches for local Talos clusters, as `cargo xtask` tasks; `docs/architecture.md` has the map.
 
 pub mod app;
+pub mod bench;
 pub mod boot;
 pub mod cache;
 pub mod ci;
@@ -29,6 +30,7 @@ pub mod registry;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod stage;
 pub mod status;
 pub mod store;
 pub mod term;

@@ -11,7 +11,7 @@ use xtask::config::{Config, Overrides};
 use xtask::error::Result;
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
-use xtask::{cache, ci, demo, mirror_config, onboard, report, status};
+use xtask::{bench, cache, ci, demo, mirror_config, onboard, report, status};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -49,7 +49,8 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::Demo => demo::demo(&app),
         Task::MirrorConfig(args) => mirror_config::mirror_config(&app, args, None),
         Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),
-        Task::Ci => ci::ci(&app),
+        Task::Ci { full } => ci::ci(&app, *full),
+        Task::Bench { rounds } => bench::bench(&app, usize::from(*rounds)),
         Task::Completions { .. } => Ok(()),
     }
 }

@@ -51,10 +51,17 @@ const BUILT_IN: [(&str, u16, &str); 7] = [
     ("registry.k8s.io", 5005, "https://registry.k8s.io"),
     ("factory.talos.dev", 5006, "https://factory.talos.dev"),
 ];
+/// How many of them the guide has.
+pub const GUIDE: usize = 5;
 const IMAGE: &str = "registry:2";
 /// What the guide runs quay.io on.
 const OLD_IMAGE: &str = "registry:2.5";
 const PREFIX: &str = "registry-";
+
+/// The hosts that are built in, in their order; the first five are the guide's.
+pub fn hosts() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.into_iter().map(|(host, ..)| host)
+}
 
 /// Resolves the text of a file of settings.
 ///
@@ -108,7 +115,7 @@ struct Merge<'a> {
 
 impl Merge<'_> {
     fn start_from(&mut self, preset: Preset) {
-        let count = if preset == Preset::Guide { 5 } else { BUILT_IN.len() };
+        let count = if preset == Preset::Guide { GUIDE } else { BUILT_IN.len() };
         for (host, port, upstream) in BUILT_IN.into_iter().take(count) {
             self.add(host, port, upstream.to_owned(), 0);
             if preset == Preset::Guide && host == "quay.io" && self.image.is_none() {

@@ -39,6 +39,8 @@ pub enum Tool {
     Busybox,
     /// The machine that the tests boot.
     Qemu,
+    /// Builds a registry 3.
+    Go,
 }
 
 impl Tool {
@@ -63,6 +65,7 @@ impl Tool {
             Self::Iptables => ("iptables", "install iptables (Debian and Ubuntu: apt-get install iptables)"),
             Self::Ip => ("ip", "install iproute2 (Debian and Ubuntu: apt-get install iproute2)"),
             Self::Busybox => ("busybox", "install busybox (Debian and Ubuntu: apt-get install busybox-static)"),
+            Self::Go => ("go", "install Go: https://go.dev/doc/install"),
             Self::Qemu => ("qemu-system-x86_64", "install QEMU (Debian and Ubuntu: apt-get install qemu-system-x86)"),
         }
     }

@@ -1,0 +1,119 @@
+//! A stage for the demonstration and the benchmarks: an upstream and settings of their own, removed at the end.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use camino::Utf8PathBuf;
+
+use crate::app::App;
+use crate::config::{self, Bind, Config};
+use crate::error::{Error, Result};
+use crate::exec::{Cmd, Runner};
+use crate::{cache, docker, image, observe, registry, settings};
+
+/// The image of everything on it.
+pub const IMAGE: &str = "registry:2";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An upstream, and settings whose mirrors all lead to it.
+pub struct Stage {
+    /// What the tasks are given: the stage's own settings, and a quiet terminal.
+    pub app: App,
+    /// A folder of its own; the settings are in it.
+    pub folder: Utf8PathBuf,
+    /// The upstream's container.
+    pub upstream: String,
+    /// Where the upstream answers on this host.
+    pub address: String,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let app = App { json: false, dry_run: false, ..self.app.clone_quietly() };
+        let _ = app.processes.run(&docker::remove(std::slice::from_ref(&self.upstream)));
+        let _ = cache::clean(&app, &[], false);
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Stage {
+    /// Starts an upstream, and prepares settings for these hosts.
+    ///
+    /// # Errors
+    /// There is no engine, no image, or the upstream does not answer.
+    pub fn new(app: &App, name: &str, hosts: &[&str], bind: &str) -> Result<Self> {
+        crate::tool::Tool::Docker.require()?;
+        let absent = image::absent(&app.processes, &[IMAGE].into())?;
+        image::provide(&app.processes, app.term, &absent, None)?;
+        let name = format!("talos-cache-{name}-{}", std::process::id());
+        let folder = Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap_or_default().join(&name);
+        std::fs::create_dir_all(&folder).map_err(Error::io(format!("create {folder}")))?;
+        let mut ports = free_ports(hosts.len() + 1)?;
+        let port = ports.pop().unwrap_or_default();
+        let config = settings_of(app, &folder, &name, bind, hosts.iter().copied().zip(ports), port)?;
+        let app = App { config, ..app.clone_quietly() };
+        let stage = Self { app, folder, upstream: format!("{name}-upstream"), address: format!("127.0.0.1:{port}") };
+        stage.start(port)?;
+        Ok(stage)
+    }
+
+    fn start(&self, port: u16) -> Result<()> {
+        let cmd = Cmd::write("docker").args([
+            "run",
+            "--detach",
+            "--name",
+            &self.upstream,
+            "--publish",
+            &format!("{port}:5000"),
+            IMAGE,
+        ]);
+        self.app.processes.run(&cmd)?.checked(&cmd, "see what the engine says of it")?;
+        let started = Instant::now();
+        while !registry::answers(&self.address) {
+            if let Some(signal) = self.app.processes.interrupted() {
+                return Err(Error::Interrupted { signal, left: String::new() });
+            }
+            if started.elapsed() > PATIENCE {
+                let problem = format!("the upstream does not answer on {}", self.address);
+                return Err(Error::Tool { problem, fix: format!("read `docker logs {}`", self.upstream) });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// Writes the settings, and reads them as a task would.
+fn settings_of<'a>(
+    app: &App,
+    folder: &Utf8PathBuf,
+    name: &str,
+    bind: &str,
+    mirrors: impl Iterator<Item = (&'a str, u16)>,
+    upstream: u16,
+) -> Result<Config> {
+    // The last of the local addresses is the bridge's, by which containers reach this host.
+    let bridge = observe::listen(&app.processes, Bind::Local)?.0.pop().map(|at| at.to_string()).unwrap_or_default();
+    let mut text = format!("prefix = \"{name}-\"\nimage = \"{IMAGE}\"\nbind = \"{bind}\"\n");
+    let mut used = Vec::new();
+    for (host, port) in mirrors {
+        text += &format!("[mirrors.\"{host}\"]\nport = {port}\nupstream = \"http://{bridge}:{upstream}\"\n");
+        used.push(host);
+    }
+    for host in settings::hosts().filter(|host| !used.contains(host)) {
+        text += &format!("[mirrors.\"{host}\"]\nenabled = false\n");
+    }
+    let file = folder.join(config::FILE);
+    std::fs::write(&file, &text).map_err(Error::io(format!("write {file}")))?;
+    settings::parse(Some(file), &text, None)
+}
+
+/// Ports of this host that are free now.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("0.0.0.0:0"))
+        .collect::<std::io::Result<_>>()
+        .map_err(Error::io("find free ports"))?;
+    let ports = held.iter().map(|held| held.local_addr().map(|at| at.port()));
+    ports.collect::<std::io::Result<_>>().map_err(Error::io("find free ports"))
+}
