@@ -16,6 +16,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod registry;
 pub mod report;
+pub mod talosctl;
 pub mod term;
 pub mod tool;
 pub mod traffic;
