@@ -2,10 +2,8 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use camino::Utf8Path;
-use ipnet::Ipv4Net;
 
 use crate::error::{Error, Result};
 use crate::exec::Cmd;
@@ -14,6 +12,7 @@ pub mod context;
 pub mod create;
 pub mod flags;
 pub mod mirrors;
+pub mod network;
 pub mod show;
 
 /// Its name on `PATH`.
@@ -140,6 +139,12 @@ pub fn images(version: &Version) -> Cmd {
     if version.at_least((1, 5)) { read().args(["image", "default"]) } else { read().arg("images") }
 }
 
+/// Talos's own image of that name (`talos` for docker nodes, `installer`) for a version, where talosctl has it from.
+pub fn image(name: &str, talos: &Version) -> String {
+    let organisation = if talos.at_least((1, 0)) { "siderolabs" } else { "talos-systems" };
+    format!("ghcr.io/{organisation}/{name}:{talos}")
+}
+
 /// Shows a cluster. Every release takes `--provisioner` here, and from 1.12 on assumes docker without it.
 pub fn show(provisioner: Provisioner, name: &str, state: &Utf8Path) -> Cmd {
     read().args(["cluster", "show", "--provisioner", provisioner.name()]).args([
@@ -177,40 +182,6 @@ pub fn as_root(cmd: Cmd, program: &str, keep: &[&str]) -> Cmd {
     let names: Vec<&str> = ["HOME"].into_iter().chain(cmd.env_names()).chain(keep.iter().copied()).collect();
     let preserve = format!("--preserve-env={}", names.join(","));
     cmd.program(program).under("sudo", [preserve])
-}
-
-/// Reads a cluster's network. Bits behind the prefix are cleared: old releases clear them too, newer ones (since they
-/// parse with `netip.ParsePrefix`, 1.9 for instance) count from the address as it was written, so that only the cleared
-/// form has the same gateway in all of them.
-///
-/// # Errors
-/// It is no IPv4 network, or too small for a gateway and a node.
-pub fn network(cidr: &str) -> Result<Ipv4Net> {
-    let refuse = |problem: String| Error::Usage {
-        problem,
-        fix: "write an IPv4 network and its size: --cidr 10.5.0.0/24".to_owned(),
-    };
-    if cidr.parse::<ipnet::Ipv6Net>().is_ok() || cidr.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Err(refuse(format!("{cidr:?} is an IPv6 network, which talosctl does not take here")));
-    }
-    if cidr.parse::<Ipv4Addr>().is_ok() {
-        return Err(refuse(format!("{cidr:?} is an address without the size of its network")));
-    }
-    let network: Ipv4Net = cidr.parse().map_err(|_| refuse(format!("{cidr:?} is no network")))?;
-    if network.prefix_len() > 30 {
-        return Err(refuse(format!("{cidr} has no room for a gateway and a node; /30 is the smallest that has")));
-    }
-    Ok(network.trunc())
-}
-
-/// The address of this host in a cluster's network: the first one after the network's own, with both provisioners and
-/// in every release.
-///
-/// # Errors
-/// As for [`network`].
-pub fn gateway(cidr: &str) -> Result<Ipv4Addr> {
-    let network = network(cidr)?;
-    Ok(Ipv4Addr::from(u32::from(network.network()) + 1))
 }
 
 #[cfg(test)]
@@ -268,6 +239,8 @@ mod tests {
                 format!("env -u TAG talosctl cluster destroy {destroy_words}--state /s/x --name x")
             );
         }
+        assert_eq!(image("talos", &v("v0.14.3")), "ghcr.io/talos-systems/talos:v0.14.3");
+        assert_eq!(image("installer", &v("v1.0.0-beta.1")), "ghcr.io/siderolabs/installer:v1.0.0-beta.1");
         assert_eq!(
             show(Provisioner::Docker, "x", state).shell(),
             "env -u TAG talosctl cluster show --provisioner docker --state /s/x --name x"
@@ -297,41 +270,6 @@ mod tests {
         );
         let plain = as_root(version(), PROGRAM, &[]).shell();
         assert_eq!(plain, "env -u TAG sudo --preserve-env=HOME talosctl version --client");
-    }
-
-    #[test]
-    fn the_gateway_is_the_first_address_of_the_network() {
-        for (cidr, expected) in [
-            ("10.5.0.0/24", [10, 5, 0, 1]),
-            ("10.5.0.7/24", [10, 5, 0, 1]),
-            ("10.5.0.0/16", [10, 5, 0, 1]),
-            ("10.5.77.3/16", [10, 5, 0, 1]),
-            ("192.168.1.8/30", [192, 168, 1, 9]),
-            ("192.168.1.11/30", [192, 168, 1, 9]),
-            ("255.255.255.252/30", [255, 255, 255, 253]),
-        ] {
-            assert_eq!(gateway(cidr).unwrap(), Ipv4Addr::from(expected), "{cidr}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_usable_network_is_a_usage_error() {
-        for (cidr, part) in [
-            ("10.5.0.0/31", "no room"),
-            ("10.5.0.1/32", "no room"),
-            ("fd00::/64", "IPv6"),
-            ("::1", "IPv6"),
-            ("10.5.0.0", "without the size"),
-            ("10.5.0.0/33", "is no network"),
-            ("10.5.0/24", "is no network"),
-            ("10.5.0.0/24,10.6.0.0/24", "is no network"),
-            ("docker0", "is no network"),
-            ("", "is no network"),
-        ] {
-            let error = gateway(cidr).unwrap_err();
-            assert_eq!(error.code(), 2);
-            assert!(error.to_string().contains(part) && error.fix().is_some(), "{cidr:?}: {error}");
-        }
     }
 
     #[test]

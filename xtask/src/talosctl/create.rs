@@ -18,7 +18,7 @@ pub struct Create {
     pub name: String,
     /// The directory for the state of this cluster and of no other.
     pub state: Utf8PathBuf,
-    /// Its network, as [`crate::talosctl::network`] reads it.
+    /// Its network, as [`crate::talosctl::network::read`] reads it.
     pub cidr: Ipv4Net,
     /// How many control planes.
     pub controlplanes: u32,
