@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use camino::Utf8PathBuf;
+
 use crate::error::{Error, Result};
 use crate::term::Term;
 
@@ -25,6 +27,8 @@ pub struct Cmd {
     program: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    unset: Vec<String>,
+    dir: Option<Utf8PathBuf>,
     stdin: Option<Vec<u8>>,
     effect: Effect,
 }
@@ -32,7 +36,15 @@ pub struct Cmd {
 impl Cmd {
     /// A command that only looks.
     pub fn read(program: impl Into<String>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), stdin: None, effect: Effect::Read }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            unset: Vec::new(),
+            dir: None,
+            stdin: None,
+            effect: Effect::Read,
+        }
     }
 
     /// A command that changes something.
@@ -58,6 +70,34 @@ impl Cmd {
         self
     }
 
+    /// A variable of this process's environment that it must not inherit.
+    pub fn env_remove(mut self, name: impl Into<String>) -> Self {
+        self.unset.push(name.into());
+        self
+    }
+
+    /// The directory that it is started in, instead of this process's own.
+    pub fn dir(mut self, dir: impl Into<Utf8PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// The same command with its program found elsewhere.
+    pub fn program(self, program: impl Into<String>) -> Self {
+        Self { program: program.into(), ..self }
+    }
+
+    /// The same command started by another program (`sudo`), its own words behind that program's.
+    pub fn under<S: Into<String>>(self, program: impl Into<String>, args: impl IntoIterator<Item = S>) -> Self {
+        let words = args.into_iter().map(Into::into).chain([self.program]).chain(self.args).collect();
+        Self { program: program.into(), args: words, ..self }
+    }
+
+    /// The names of the variables that it is given.
+    pub fn env_names(&self) -> impl Iterator<Item = &str> {
+        self.env.iter().map(|(name, _)| name.as_str())
+    }
+
     /// What it reads on its standard input; never echoed, so this is the way for a secret.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
@@ -74,10 +114,17 @@ impl Cmd {
         std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str))
     }
 
-    /// The command as it can be pasted into a shell.
+    /// The command as it can be pasted into a shell: in a shell of its own where it changes the directory, and with
+    /// `env -u` for what it must not inherit, since the shell that it is pasted into may have that.
     pub fn shell(&self) -> String {
+        let unset = if self.unset.is_empty() { None } else { Some("env".to_owned()) };
+        let unset = unset.into_iter().chain(self.unset.iter().map(|name| format!("-u {}", quote(name))));
         let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
-        env.chain(self.argv().map(quote)).collect::<Vec<_>>().join(" ")
+        let line = unset.chain(env).chain(self.argv().map(quote)).collect::<Vec<_>>().join(" ");
+        match &self.dir {
+            Some(dir) => format!("(cd {} && {line})", quote(dir.as_str())),
+            None => line,
+        }
     }
 
     fn expression(&self) -> duct::Expression {
@@ -85,7 +132,13 @@ impl Cmd {
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }
-        expression
+        for name in &self.unset {
+            expression = expression.env_remove(name);
+        }
+        match &self.dir {
+            Some(dir) => expression.dir(dir),
+            None => expression,
+        }
     }
 }
 
@@ -374,6 +427,25 @@ mod tests {
     fn the_echo_can_be_pasted() {
         let cmd = Cmd::read("docker").args(["run", "-e", "A=it's", "", "{{json .}}"]).env("X", "a b");
         assert_eq!(cmd.shell(), r"X='a b' docker run -e 'A=it'\''s' '' '{{json .}}'");
+    }
+
+    #[test]
+    fn what_is_echoed_of_directory_and_environment_is_what_runs() {
+        let dir = std::env::temp_dir().canonicalize().unwrap();
+        let dir = Utf8PathBuf::from_path_buf(dir).unwrap();
+        let cmd = Cmd::read("sh").args(["-c", "pwd; echo ${CARGO-none} $X"]).env("X", "a b");
+        let cmd = cmd.env_remove("CARGO").dir(&dir);
+        let ran = runner().run(&cmd).unwrap().text();
+        assert_eq!(ran, format!("{dir}\nnone a b\n"));
+        let pasted = runner().run(&Cmd::read("sh").args(["-c", &cmd.shell()])).unwrap().text();
+        assert_eq!(pasted, ran, "{}", cmd.shell());
+    }
+
+    #[test]
+    fn a_command_under_another_keeps_the_rest() {
+        let cmd = Cmd::write("talosctl").arg("x").env("A", "1").env_remove("TAG").dir("/d").under("sudo", ["-E"]);
+        assert_eq!(cmd.shell(), "(cd /d && env -u TAG A=1 sudo -E talosctl x)");
+        assert_eq!((cmd.effect(), cmd.env_names().collect::<Vec<_>>()), (Effect::Write, vec!["A"]));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod settings;
 pub mod stage;
 pub mod status;
 pub mod store;
+pub mod talosctl;
 pub mod term;
 pub mod tool;
 pub mod traffic;
