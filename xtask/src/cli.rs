@@ -94,6 +94,20 @@ pub enum Task {
         #[arg(long, value_name = "N", default_value_t = 20)]
         tail: u32,
     },
+    /// Make a local cluster that pulls through the caches
+    Cluster(Cluster),
+    /// Show a cluster; ends with 3 when it is not there or not whole
+    ClusterStatus {
+        /// The cluster
+        #[arg(long, default_value = DEFAULT_CLUSTER)]
+        name: String,
+    },
+    /// Remove a cluster; the caches stay
+    ClusterDown {
+        /// The cluster
+        #[arg(long, default_value = DEFAULT_CLUSTER)]
+        name: String,
+    },
     /// Show it all without a network: an upstream, proxies, and pulls by a containerd; gone at the end
     Demo,
     /// Print the same mirrors as configuration for machines that this does not create
@@ -134,4 +148,62 @@ pub struct Up {
     /// A registry image as `docker save` writes it, for when none can be pulled
     #[arg(long, value_name = "FILE")]
     pub image_archive: Option<Utf8PathBuf>,
+}
+
+/// talosctl's own default.
+const DEFAULT_CLUSTER: &str = "talos-default";
+
+/// What `cluster` is asked for.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("provisioner").required(true)))]
+pub struct Cluster {
+    /// Virtual machines
+    #[arg(long, group = "provisioner")]
+    pub qemu: bool,
+    /// Containers
+    #[arg(long, group = "provisioner")]
+    pub docker: bool,
+    /// The cluster's name
+    #[arg(long, default_value = DEFAULT_CLUSTER)]
+    pub name: String,
+    /// The cluster's network
+    #[arg(long, default_value = "10.5.0.0/24")]
+    pub cidr: String,
+    /// How many control planes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub controlplanes: u32,
+    /// How many workers; talosctl's default, 1, when nothing is said
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u32>,
+    /// The Talos that nodes run; talosctl's own version when nothing is said
+    #[arg(long, value_name = "vX.Y.Z")]
+    pub talos_version: Option<String>,
+    /// The Kubernetes that nodes run; talosctl's default when nothing is said
+    #[arg(long, value_name = "X.Y.Z")]
+    pub kubernetes_version: Option<String>,
+    /// How nodes learn of the mirrors
+    #[arg(long, value_enum, default_value_t)]
+    pub mirrors_as: MirrorsAs,
+    /// Make it without the caches
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Go on with the caches that are healthy when one is not
+    #[arg(long, conflicts_with = "no_cache")]
+    pub allow_unhealthy: bool,
+    /// Remove what is there of a cluster of that name first
+    #[arg(long)]
+    pub recreate: bool,
+    /// More flags for talosctl; they win
+    #[arg(last = true, value_name = "FLAGS FOR talosctl")]
+    pub extra: Vec<String>,
+}
+
+/// How nodes learn of the mirrors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum MirrorsAs {
+    /// A `--registry-mirror` for each
+    #[default]
+    Flag,
+    /// A `--config-patch` with all of them
+    Patch,
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
+use crate::boot::Sources;
 use crate::error::{Error, Result};
 use crate::settings;
 
@@ -159,6 +160,10 @@ pub struct Config {
     pub offline: Offline,
     /// The proxies, in the order of the preset and then of the file.
     pub mirrors: Vec<Mirror>,
+    /// Where nodes find the mirrors, when that is another machine: a name or an address.
+    pub cluster_address: Option<String>,
+    /// Where the boot files of QEMU nodes come from.
+    pub boot: Sources,
     /// Where a value comes from that is not built in, by its key (`mirrors.docker.io.port`): a flag, a preset, a line.
     pub origins: BTreeMap<String, String>,
 }
@@ -216,6 +221,11 @@ impl Config {
             ("bind".to_owned(), self.bind.to_string()),
             ("offline".to_owned(), self.offline.word().to_owned()),
         ];
+        if let Some(address) = &self.cluster_address {
+            values.push(("cluster.address".to_owned(), address.clone()));
+        }
+        values.push(("boot.release".to_owned(), self.boot.release.clone()));
+        values.push(("boot.factory".to_owned(), self.boot.factory.clone()));
         for mirror in &self.mirrors {
             let mut add = |key: &str, value: String| values.push((format!("mirrors.{}.{key}", mirror.host), value));
             add("port", mirror.port.to_string());

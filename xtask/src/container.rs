@@ -32,6 +32,14 @@ pub struct Container {
 struct NetworkSettings {
     #[serde(default)]
     ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+    #[serde(default)]
+    networks: Option<BTreeMap<String, Network>>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+struct Network {
+    #[serde(rename = "IPAddress", default)]
+    ip_address: String,
 }
 
 /// What a container is doing.
@@ -120,6 +128,15 @@ impl Container {
     pub fn counters(&self) -> Option<String> {
         let bindings = self.network_settings.ports.as_ref()?.get(DEBUG_PORT)?.as_ref()?;
         bindings.first().map(|binding| format!("{}:{}", binding.ip, binding.port))
+    }
+
+    /// Every address that it can be reached on: those of its networks, and those that are published, with their port.
+    pub fn addresses(&self) -> Vec<String> {
+        let settings = &self.network_settings;
+        let networks = settings.networks.iter().flat_map(|networks| networks.values());
+        let own = networks.map(|network| network.ip_address.clone()).filter(|address| !address.is_empty());
+        let published = settings.ports.iter().flat_map(|ports| ports.values()).flatten().flatten();
+        own.chain(published.map(|binding| format!("{}:{}", binding.ip, binding.port))).collect()
     }
 
     /// How it serves, by its label; what carries none is a proxy.

@@ -81,13 +81,20 @@ fn has_package(runner: &dyn Runner, name: &str) -> Result<bool> {
     Ok(runner.run(&Cmd::read("apt-cache").args(["show", name]))?.ok())
 }
 
+/// Whether this process is root's.
+///
+/// # Errors
+/// `id` cannot be started.
+pub fn is_root(runner: &dyn Runner) -> Result<bool> {
+    Ok(runner.run(&Cmd::read("id").arg("-u"))?.text().trim() == "0")
+}
+
 /// A command as root: as it is for root, with sudo for others.
 ///
 /// # Errors
 /// Neither root nor sudo.
 pub fn as_root(runner: &dyn Runner, args: &[&str]) -> Result<Cmd> {
-    let id = runner.run(&Cmd::read("id").arg("-u"))?.text();
-    if id.trim() == "0" {
+    if is_root(runner)? {
         return Ok(Cmd::write(args[0]).args(args[1..].iter().copied()));
     }
     Ok(Cmd::write(Tool::Sudo.require()?).args(args.iter().copied()))

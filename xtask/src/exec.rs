@@ -1,7 +1,7 @@
 //! The only place that starts a process: quoting, echo, interruption, and whether a command reads or writes.
 #![allow(clippy::disallowed_methods)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -290,7 +290,20 @@ impl Processes {
 
     fn foreground(&self, cmd: &Cmd, expression: &duct::Expression) -> Result<Output> {
         self.term.command(&cmd.shell());
-        let output = expression.run().map_err(Error::io(format!("start `{}`", cmd.program)))?;
+        let handle = Self::started(cmd, expression.start())?;
+        // Ctrl-C on a terminal reaches the command by itself, and a second time would tell it to drop everything.
+        let mut passed_on = std::io::stdin().is_terminal();
+        let output = loop {
+            if let Some(output) = handle.wait_timeout(POLL).map_err(Error::io(format!("wait for `{}`", cmd.program)))? {
+                break output.clone();
+            }
+            if let Some(signal) = self.interrupt.signal().filter(|_| !passed_on) {
+                passed_on = true;
+                let pids = handle.pids().into_iter().map(|pid| pid.to_string());
+                let kill = duct::cmd("kill", [format!("-{signal}")].into_iter().chain(pids)).unchecked().stderr_null();
+                kill.run().map_err(Error::io("pass a signal on"))?;
+            }
+        };
         if let Some(signal) = self.interrupt.signal() {
             return Err(Error::Interrupted { signal, left: String::new() });
         }

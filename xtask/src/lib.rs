@@ -6,6 +6,7 @@ pub mod boot;
 pub mod cache;
 pub mod ci;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod container;
 pub mod credentials;

@@ -11,7 +11,7 @@ use xtask::config::{Config, Overrides};
 use xtask::error::Result;
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
-use xtask::{bench, cache, ci, demo, mirror_config, onboard, report, status};
+use xtask::{bench, cache, ci, cluster, demo, mirror_config, onboard, report, status};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -46,6 +46,9 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::CacheClean { hosts, keep_cache } => cache::clean(&app, hosts, *keep_cache),
         Task::CacheStatus { hosts } => status::status(&app, hosts),
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
+        Task::Cluster(args) => cluster::create::create(&app, args),
+        Task::ClusterStatus { name } => cluster::status::status(&app, name),
+        Task::ClusterDown { name } => cluster::down::down(&app, name),
         Task::Demo => demo::demo(&app),
         Task::MirrorConfig(args) => mirror_config::mirror_config(&app, args, None),
         Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),

@@ -191,6 +191,15 @@ fn process(listen: &Listen, port: u16) -> Option<String> {
     ))
 }
 
+/// The lines that a listing of the engine prints.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn lines(runner: &dyn Runner, cmd: &Cmd) -> Result<Vec<String>> {
+    let output = engine_answer(cmd, runner.run(cmd)?)?;
+    Ok(output.text().lines().map(str::to_owned).collect())
+}
+
 /// All containers of the engine, ours or not.
 ///
 /// # Errors

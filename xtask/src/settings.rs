@@ -7,6 +7,7 @@ use camino::Utf8PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::boot::Sources;
 use crate::config::{Bind, Config, Credentials, FILE, Mirror, Offline, Password, Preset};
 use crate::error::{Error, Result};
 
@@ -20,6 +21,23 @@ struct File {
     offline: Option<Spanned<Switch>>,
     #[serde(default)]
     mirrors: BTreeMap<Spanned<String>, Table>,
+    #[serde(default)]
+    cluster: ClusterTable,
+    #[serde(default)]
+    boot: BootTable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterTable {
+    address: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BootTable {
+    release: Option<Spanned<String>>,
+    factory: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +113,9 @@ pub fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> R
     source.distinct(&slots)?;
     source.not_for_everyone(&slots, bind)?;
     let mirrors = slots.into_iter().map(|slot| slot.mirror).collect();
-    Ok(Config { file, preset, prefix, bind, offline, mirrors, origins })
+    let cluster_address = parsed.cluster.address.as_ref().map(|address| source.address(address)).transpose()?;
+    let boot = source.boot(&parsed.boot)?;
+    Ok(Config { file, preset, prefix, bind, offline, mirrors, cluster_address, boot, origins })
 }
 
 struct Slot {
@@ -220,6 +240,9 @@ impl Source<'_> {
             ("image", file.image.as_ref().map(Spanned::span)),
             ("bind", file.bind.as_ref().map(Spanned::span)),
             ("offline", file.offline.as_ref().map(Spanned::span)),
+            ("cluster.address", file.cluster.address.as_ref().map(Spanned::span)),
+            ("boot.release", file.boot.release.as_ref().map(Spanned::span)),
+            ("boot.factory", file.boot.factory.as_ref().map(Spanned::span)),
         ];
         at.into_iter().filter_map(|(key, span)| Some((key.to_owned(), self.line(span?.start)))).collect()
     }
@@ -365,6 +388,36 @@ impl Source<'_> {
         Err(self.error(slot.at, problem, "add `bind = \"local\"`, or one address, at the top of the file"))
     }
 
+    fn address(&self, address: &Spanned<String>) -> Result<String> {
+        let text = address.get_ref();
+        if text.parse::<IpAddr>().is_ok() || (is_host(text) && !text.contains(':')) {
+            return Ok(text.clone());
+        }
+        let problem = format!("{text:?} is neither a host name nor an address");
+        Err(self.error(
+            address.span().start,
+            problem,
+            "write it without scheme and port: the mirrors' own ports are used",
+        ))
+    }
+
+    fn boot(&self, table: &BootTable) -> Result<Sources> {
+        let mut sources = Sources::default();
+        let places = [(&table.release, &mut sources.release), (&table.factory, &mut sources.factory)];
+        for (given, place) in places {
+            let Some(given) = given else { continue };
+            let text = given.get_ref().trim_end_matches('/');
+            let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+            // A password in an address would end in a command line.
+            if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' '])) {
+                let problem = "that is no plain http or https address".to_owned();
+                return Err(self.error(given.span().start, problem, "write \"https://HOST/PATH\", without a user"));
+            }
+            text.clone_into(place);
+        }
+        Ok(sources)
+    }
+
     fn distinct(&self, slots: &[Slot]) -> Result<()> {
         for (index, slot) in slots.iter().enumerate() {
             for earlier in &slots[..index] {
@@ -499,6 +552,25 @@ mod tests {
         let config = super::parse(Some("/etc/x/cache.toml".into()), text, None).unwrap();
         let password = config.mirrors[0].credentials.clone().map(|credentials| credentials.password);
         assert_eq!(password, Some(Password::File("/etc/x/token".into())));
+    }
+
+    #[test]
+    fn clusters_find_their_mirrors_and_boot_files_where_the_file_says() {
+        let text = "[cluster]\naddress = \"cache.example\"\n[boot]\nrelease = \"http://10.0.0.1/talos/\"\n";
+        let config = parse(text).unwrap();
+        assert_eq!(config.cluster_address.as_deref(), Some("cache.example"));
+        assert_eq!(
+            (config.boot.release.as_str(), config.boot.factory.as_str()),
+            ("http://10.0.0.1/talos", crate::boot::FACTORY)
+        );
+        for (text, part) in [
+            ("[cluster]\naddress = \"http://a\"", "neither a host name nor an address"),
+            ("[cluster]\naddress = \"a:5000\"", "neither a host name nor an address"),
+            ("[boot]\nrelease = \"ftp://a\"", "no plain http"),
+            ("[boot]\nfactory = \"https://me:pw@a\"", "no plain http"),
+        ] {
+            assert!(error(text).contains(part), "{text}");
+        }
     }
 
     #[test]

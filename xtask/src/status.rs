@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::config::Mirror;
+use crate::config::{Config, Mirror};
 use crate::container::Container;
 use crate::docker::{self, LABEL_IMAGE};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
             "host": mirror.host,
             "container": mirror.name,
             "state": container.map_or("absent", |container| container.state.status.as_str()),
-            "healthy": healthy(app, mirror, observed),
+            "healthy": healthy(&app.config, mirror, observed),
             "mode": container.map(Container::mode),
             "image": container.map(Container::image),
             "image_origin": container.and_then(|container| container.label(LABEL_IMAGE)),
@@ -35,11 +35,12 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
     mirrors.iter().map(row).collect()
 }
 
-fn healthy(app: &App, mirror: &Mirror, observed: &Observed) -> bool {
+/// Whether a mirror's proxy is ours, answers, and uses its account where it has one.
+pub fn healthy(config: &Config, mirror: &Mirror, observed: &Observed) -> bool {
     let container = observed.containers.get(&mirror.name);
     observed.answering.contains(&mirror.host)
         && !matches!(observed.logins.get(&mirror.host), Some(Login::Missed | Login::Impossible))
-        && container.is_some_and(|container| observe::is_ours(&app.config, mirror, container, &observed.listen))
+        && container.is_some_and(|container| observe::is_ours(config, mirror, container, &observed.listen))
 }
 
 /// What a proxy did since it was last started.
@@ -99,7 +100,7 @@ pub fn status(app: &App, hosts: &[String]) -> Result<()> {
     }
     app.print(|| table(&rows), || json!({ "proxies": rows }))?;
     let ill: Vec<&str> =
-        mirrors.iter().filter(|m| !healthy(app, m, &observed)).map(|mirror| mirror.host.as_str()).collect();
+        mirrors.iter().filter(|m| !healthy(&app.config, m, &observed)).map(|mirror| mirror.host.as_str()).collect();
     if ill.is_empty() {
         return Ok(());
     }

@@ -57,6 +57,11 @@ impl Version {
         })
     }
 
+    /// All parts of it.
+    pub fn semver(&self) -> &semver::Version {
+        &self.0
+    }
+
     /// The release series, `(1, 9)` for v1.9.6.
     pub fn minor(&self) -> (u64, u64) {
         (self.0.major, self.0.minor)

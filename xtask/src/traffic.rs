@@ -19,6 +19,8 @@ pub struct Traffic {
     pub misses: u64,
     /// Bytes sent to clients.
     pub bytes_to_clients: u64,
+    /// Those of them that came out of the cache. Registry 3 does not tell which manifests did, so none of theirs count.
+    pub bytes_from_cache: u64,
     /// Bytes of content fetched from the upstream. 2.x fetches a missing blob twice: for the client, and for its store.
     pub bytes_from_upstream: u64,
 }
@@ -40,6 +42,7 @@ impl Traffic {
             hits: of(self.hits, other.hits),
             misses: of(self.misses, other.misses),
             bytes_to_clients: of(self.bytes_to_clients, other.bytes_to_clients),
+            bytes_from_cache: of(self.bytes_from_cache, other.bytes_from_cache),
             bytes_from_upstream: of(self.bytes_from_upstream, other.bytes_from_upstream),
         }
     }
@@ -91,6 +94,7 @@ pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]
     traffic.misses = traffic.misses.max(if blobs.misses > 0 { blobs.misses + manifests.misses } else { 0 });
     if blobs.bytes_pulled > 0 {
         traffic.bytes_from_upstream = blobs.bytes_pulled + manifests.bytes_pulled;
+        traffic.bytes_from_cache = traffic.bytes_to_clients.saturating_sub(traffic.bytes_from_upstream);
     }
     traffic.hits = traffic.requests.saturating_sub(traffic.misses);
     traffic
@@ -98,6 +102,7 @@ pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]
 
 fn logged(requests: &[Request], fills: &BTreeMap<String, Vec<SystemTime>>) -> Traffic {
     let mut traffic = Traffic::default();
+    let mut passed_on = 0;
     let blobs: BTreeSet<&str> = requests.iter().filter(|r| r.blob).map(|r| r.key.as_str()).collect();
     for request in requests {
         traffic.requests += 1;
@@ -107,6 +112,7 @@ fn logged(requests: &[Request], fills: &BTreeMap<String, Vec<SystemTime>>) -> Tr
         if request.blob && fills.get(&request.key).is_some_and(missed) {
             traffic.misses += 1;
             traffic.bytes_from_upstream += request.written;
+            passed_on += if request.sent { request.written } else { 0 };
         }
     }
     for (key, times) in fills {
@@ -122,8 +128,10 @@ fn logged(requests: &[Request], fills: &BTreeMap<String, Vec<SystemTime>>) -> Tr
             let during = |r: &&Request| !r.blob && r.start <= *time && *time <= r.end && r.key.starts_with(repository);
             traffic.misses += 1;
             traffic.bytes_from_upstream += size(&during).unwrap_or(0);
+            passed_on += size(&|request| during(request) && request.sent).unwrap_or(0);
         }
     }
+    traffic.bytes_from_cache = traffic.bytes_to_clients.saturating_sub(passed_on);
     traffic
 }
 
@@ -228,8 +236,14 @@ mod tests {
 
     #[test]
     fn a_cold_pull_of_2_x_misses_the_manifest_and_the_blob_and_fetches_the_blob_twice() {
-        let expected =
-            Traffic { requests: 3, hits: 1, misses: 2, bytes_to_clients: 1415, bytes_from_upstream: 415 + 2000 };
+        let expected = Traffic {
+            requests: 3,
+            hits: 1,
+            misses: 2,
+            bytes_to_clients: 1415,
+            bytes_from_cache: 415,
+            bytes_from_upstream: 415 + 2000,
+        };
         assert_eq!(of(&cold()), expected);
     }
 
@@ -252,7 +266,14 @@ mod tests {
         ];
         assert_eq!(
             of(&lines),
-            Traffic { requests: 2, hits: 0, misses: 2, bytes_to_clients: 2000, bytes_from_upstream: 3000 }
+            Traffic {
+                requests: 2,
+                hits: 0,
+                misses: 2,
+                bytes_to_clients: 2000,
+                bytes_from_cache: 0,
+                bytes_from_upstream: 3000
+            }
         );
     }
 
@@ -269,7 +290,14 @@ mod tests {
         let traffic = sum(lines.iter().map(String::as_str), counters(&vars));
         assert_eq!(
             traffic,
-            Traffic { requests: 3, hits: 1, misses: 2, bytes_to_clients: 1415, bytes_from_upstream: 1415 }
+            Traffic {
+                requests: 3,
+                hits: 1,
+                misses: 2,
+                bytes_to_clients: 1415,
+                bytes_from_cache: 0,
+                bytes_from_upstream: 1415
+            }
         );
     }
 

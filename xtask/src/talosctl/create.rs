@@ -78,6 +78,16 @@ pub fn given(extra: &[String], name: &str) -> bool {
     extra.iter().any(is)
 }
 
+/// The value that the user's flags give this one, the last where there are several.
+pub fn value<'a>(extra: &'a [String], name: &str) -> Option<&'a str> {
+    let flag = |word: &'a String| word.strip_prefix("--")?.strip_prefix(name);
+    let at = |n: usize| match flag(&extra[n])? {
+        "" => extra.get(n + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    };
+    (0..extra.len()).rev().find_map(at)
+}
+
 /// Whether the user's flags say what QEMU nodes boot from, so that ours need not be fetched.
 pub fn boots_from_elsewhere(extra: &[String]) -> bool {
     OTHER_BOOT.iter().any(|flag| given(extra, flag))
@@ -257,6 +267,12 @@ impl Line<'_> {
 mod tests {
     use super::*;
     use Provisioner::{Docker, Qemu};
+
+    #[test]
+    fn a_value_is_read_in_both_spellings() {
+        let extra = ["--image=a", "--cpus", "2.0", "--image", "b", "--images", "c"].map(str::to_owned);
+        assert_eq!((value(&extra, "image"), value(&extra, "cpus"), value(&extra, "x")), (Some("b"), Some("2.0"), None));
+    }
 
     fn wish(provisioner: Provisioner) -> Create {
         let cidr = "10.5.0.0/24".parse().unwrap();

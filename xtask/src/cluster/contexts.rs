@@ -1,0 +1,101 @@
+//! The contexts that a cluster adds to the talosconfig: found when it is made, taken out when it goes.
+
+use std::collections::BTreeSet;
+
+use crate::cluster::place::{Place, Record};
+use crate::cluster::talos::Talos;
+use crate::error::{Error, Result};
+use crate::exec::Runner;
+use crate::talosctl::Provisioner;
+use crate::talosctl::context::{self, Context};
+
+/// All contexts; none where talosctl cannot list them.
+///
+/// # Errors
+/// talosctl cannot be started.
+pub fn list(runner: &dyn Runner, talos: &Talos, provisioner: Provisioner) -> Result<Vec<Context>> {
+    let output = runner.run(&talos.ready(context::list(), provisioner))?;
+    Ok(if output.ok() { context::read_list(&output.text()) } else { Vec::new() })
+}
+
+/// Those that were not there before.
+pub fn added(before: &[Context], after: &[Context]) -> Vec<(String, Vec<String>)> {
+    let known: BTreeSet<&str> = before.iter().map(|context| context.name.as_str()).collect();
+    let new = after.iter().filter(|context| !known.contains(context.name.as_str()));
+    new.map(|context| (context.name.clone(), context.endpoints.clone())).collect()
+}
+
+/// The contexts to take out: those that were recorded and still lead to where they led, and those of the cluster's name
+/// that lead to its addresses alone.
+pub fn of(contexts: &[Context], cluster: &str, record: Option<&Record>, leads: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let recorded = |context: &&Context| {
+        record.is_some_and(|r| r.contexts.iter().any(|(n, at)| *n == context.name && *at == context.endpoints))
+    };
+    let led = |context: &&Context| !context.endpoints.is_empty() && context.endpoints.iter().all(|at| leads(at));
+    let named: BTreeSet<&str> = context::of_cluster(contexts, cluster).map(|context| context.name.as_str()).collect();
+    contexts
+        .iter()
+        .filter(|context| recorded(context) || (named.contains(context.name.as_str()) && led(context)))
+        .map(|context| context.name.clone())
+        .collect()
+}
+
+/// Takes contexts out of the talosconfig; gives back those that talosctl cannot take out.
+///
+/// # Errors
+/// talosctl cannot be started.
+pub fn remove(
+    runner: &dyn Runner,
+    talos: &Talos,
+    provisioner: Provisioner,
+    names: &[String],
+    place: &Place,
+) -> Result<Vec<String>> {
+    let contexts = list(runner, talos, provisioner)?;
+    let current = contexts.iter().find(|context| context.current && names.contains(&context.name));
+    let removes = |name: &String| context::remove(&talos.version, name).map(|cmd| talos.ready(cmd, provisioner));
+    if current.is_some() && names.iter().any(|name| removes(name).is_some()) {
+        // talosctl passes over the current context in silence.
+        let other = contexts.iter().find(|context| !names.contains(&context.name));
+        let cmd = match other {
+            Some(other) => context::switch(&other.name),
+            None => {
+                let file = place.work().join("no-context.yaml");
+                std::fs::create_dir_all(place.work())
+                    .and_then(|()| std::fs::write(&file, context::NONE_CURRENT))
+                    .map_err(Error::io(format!("write {file}")))?;
+                context::merge(&file)
+            }
+        };
+        let _ = runner.run(&talos.ready(cmd, provisioner))?;
+    }
+    for cmd in names.iter().filter_map(removes) {
+        let _ = runner.run(&cmd)?;
+    }
+    let left: BTreeSet<String> = list(runner, talos, provisioner)?.into_iter().map(|context| context.name).collect();
+    Ok(names.iter().filter(|name| left.contains(*name)).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(name: &str, endpoints: &[&str]) -> Context {
+        let endpoints = endpoints.iter().map(|&at| at.to_owned()).collect();
+        Context { current: false, name: name.to_owned(), endpoints }
+    }
+
+    #[test]
+    fn only_contexts_that_lead_to_the_cluster_are_its_own() {
+        let contexts = [
+            context("demo", &["10.5.0.2"]),
+            context("demo-1", &["192.0.2.1"]),
+            context("demo-2", &[]),
+            context("demo-x", &["10.5.0.2"]),
+            context("other", &["10.5.0.2"]),
+        ];
+        assert_eq!(of(&contexts, "demo", None, &|endpoint| endpoint == "10.5.0.2"), ["demo"]);
+        let before = [context("demo", &["10.5.0.2"])];
+        assert_eq!(added(&before, &contexts).len(), 4);
+    }
+}

@@ -1,0 +1,60 @@
+//! Where the nodes of a cluster find the mirrors.
+
+use std::net::IpAddr;
+
+use ipnet::Ipv4Net;
+
+use crate::config::{Bind, Config, Mirror};
+use crate::docker;
+use crate::error::{Error, Finding, Result};
+use crate::exec::Runner;
+use crate::observe::engine_answer;
+use crate::talosctl::Provisioner;
+
+/// The address that nodes reach the mirrors on.
+///
+/// QEMU nodes reach this host on the first address of their network; docker nodes, and every node where the proxies are
+/// bound to this host alone, on the docker bridge's address.
+///
+/// # Errors
+/// The engine does not say where its bridge is, or the proxies are bound to an address that no node reaches.
+pub fn address(runner: &dyn Runner, config: &Config, provisioner: Provisioner, cidr: Ipv4Net) -> Result<String> {
+    if let Some(address) = &config.cluster_address {
+        return Ok(address.clone());
+    }
+    match (config.bind, provisioner) {
+        (Bind::Address(address), _) if address.is_loopback() => Err(Error::Blocked(vec![Finding::new(
+            "bind",
+            format!("the proxies are bound to {address}, which no node reaches"),
+            "bind = \"local\" adds the docker bridge, and nothing else",
+        )])),
+        (Bind::Address(address), _) => Ok(address.to_string()),
+        (Bind::All, Provisioner::Qemu) => Ok(std::net::Ipv4Addr::from(u32::from(cidr.network()) + 1).to_string()),
+        (Bind::Local, _) | (Bind::All, Provisioner::Docker) => {
+            let cmd = docker::bridge();
+            Ok(docker::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?.to_string())
+        }
+    }
+}
+
+/// The mirrors as talosctl is told of them, in the order of the configuration.
+pub fn told(mirrors: &[Mirror], address: &str) -> Vec<(String, String)> {
+    let authority = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => address.to_owned(),
+    };
+    mirrors.iter().map(|mirror| (mirror.host.clone(), format!("http://{authority}:{}", mirror.port))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_are_told_in_their_order_with_brackets_where_they_are_needed() {
+        let config = Config::load("/nonexistent".into(), &crate::config::Overrides::default()).unwrap();
+        let told = told(&config.mirrors, "fd00::1");
+        assert_eq!(told[0], ("docker.io".to_owned(), "http://[fd00::1]:5000".to_owned()));
+        assert_eq!(told.len(), 7);
+    }
+}

@@ -1,0 +1,259 @@
+//! Where a cluster's files are, and the record of what was asked for.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::exec::{Cmd, Runner};
+use crate::talosctl::Provisioner;
+
+/// A cluster's folder, which nothing else has: talosctl removes all of its state directory with a docker cluster.
+#[derive(Clone, Debug)]
+pub struct Place {
+    folder: Utf8PathBuf,
+    name: String,
+    home: Utf8PathBuf,
+}
+
+/// How far a create came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Progress {
+    /// It was begun.
+    Creating,
+    /// talosctl said that it is done.
+    Created,
+}
+
+/// What was asked for: the same again is the same cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What makes its machines: `docker` or `qemu`.
+    pub provisioner: String,
+    /// Its network.
+    pub cidr: String,
+    /// How many control planes.
+    pub controlplanes: u32,
+    /// How many workers, where that was said.
+    pub workers: Option<u32>,
+    /// The Talos of its nodes, where that was said.
+    pub talos_version: Option<String>,
+    /// The Kubernetes of its nodes, where that was said.
+    pub kubernetes_version: Option<String>,
+    /// Each mirror as `HOST=URL`.
+    pub mirrors: Vec<String>,
+    /// The user's own flags.
+    pub extra: Vec<String>,
+}
+
+impl Asked {
+    /// What another wish has different, each as one phrase.
+    pub fn differs(&self, wanted: &Self) -> Vec<String> {
+        let values = |asked: &Self| {
+            let or_default = |value: Option<String>| value.unwrap_or_else(|| "the default".to_owned());
+            [
+                ("provisioner", asked.provisioner.clone()),
+                ("--cidr", asked.cidr.clone()),
+                ("--controlplanes", asked.controlplanes.to_string()),
+                ("--workers", or_default(asked.workers.map(|workers| workers.to_string()))),
+                ("--talos-version", or_default(asked.talos_version.clone())),
+                ("--kubernetes-version", or_default(asked.kubernetes_version.clone())),
+                ("mirrors", if asked.mirrors.is_empty() { "none".to_owned() } else { asked.mirrors.join(" ") }),
+                ("flags", if asked.extra.is_empty() { "none".to_owned() } else { asked.extra.join(" ") }),
+            ]
+        };
+        let pairs = values(self).into_iter().zip(values(wanted));
+        pairs
+            .filter(|(a, b)| a.1 != b.1)
+            .map(|((what, is), (_, want))| format!("{what} is {is}, wanted {want}"))
+            .collect()
+    }
+}
+
+/// A cluster that was begun here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// How far it came.
+    pub progress: Progress,
+    /// The talosctl that made it.
+    pub talosctl: String,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub asked: Asked,
+    /// The contexts that it added to the talosconfig, with their endpoints.
+    #[serde(default)]
+    pub contexts: Vec<(String, Vec<String>)>,
+}
+
+impl Record {
+    /// What makes its machines.
+    pub fn provisioner(&self) -> Provisioner {
+        if self.asked.provisioner == Provisioner::Qemu.name() { Provisioner::Qemu } else { Provisioner::Docker }
+    }
+}
+
+impl Place {
+    /// The place of a cluster, below `XDG_STATE_HOME` or `~/.local/state`.
+    ///
+    /// # Errors
+    /// The name is none that talosctl and the engine both take, or there is no home directory.
+    pub fn new(name: &str) -> Result<Self> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 40 || name.starts_with('-') || name.ends_with('-') || !name.chars().all(fits)
+        {
+            return Err(Error::Usage {
+                problem: format!("{name:?} is no name for a cluster"),
+                fix: "use up to 40 lower-case letters, digits and `-`, a letter or digit at both ends".to_owned(),
+            });
+        }
+        let home = home()?;
+        let state = variable("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
+        Ok(Self { folder: state.join("talos-cache/clusters").join(name), name: name.to_owned(), home })
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The user's home directory.
+    pub fn home(&self) -> &Utf8Path {
+        &self.home
+    }
+
+    /// What talosctl is given as `--state`.
+    pub fn state(&self) -> Utf8PathBuf {
+        self.folder.join("state")
+    }
+
+    /// Where talosctl keeps this cluster's state, in the state directory that it is given.
+    pub fn talosctl_state(&self) -> Utf8PathBuf {
+        self.state().join(&self.name)
+    }
+
+    /// Where talosctl would keep a cluster of that name that was made without this tool.
+    pub fn elsewhere(&self) -> Utf8PathBuf {
+        talos_home(&self.home).join("clusters").join(&self.name)
+    }
+
+    /// The folder that talosctl is started in: from 1.12 on it writes machine configurations there.
+    pub fn work(&self) -> Utf8PathBuf {
+        self.folder.join("work")
+    }
+
+    fn record(&self) -> Utf8PathBuf {
+        self.folder.join("cluster.json")
+    }
+
+    /// The record of this cluster, where there is one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> Result<Option<Record>> {
+        let file = self.record();
+        let text = match std::fs::read(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(Error::io(format!("read {file}")))?,
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|error| Error::Config {
+            file: file.clone(),
+            line: Some(error.line()),
+            problem: format!("the record of the cluster is damaged: {error}"),
+            fix: format!("remove {file}; `cargo xtask cluster-down --name {}` removes the rest", self.name),
+        })
+    }
+
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let (file, beside) = (self.record(), self.folder.join(format!("cluster.json.{}", std::process::id())));
+        let text =
+            serde_json::to_vec_pretty(record).map_err(|error| Error::io(format!("write {file}"))(error.into()))?;
+        std::fs::create_dir_all(self.work())
+            .and_then(|()| std::fs::write(&beside, text))
+            .and_then(|()| std::fs::rename(&beside, &file))
+            .map_err(Error::io(format!("write {file}")))
+    }
+
+    /// Removes everything of it, as root where a virtual machine's files are root's.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn remove(&self, runner: &dyn Runner) -> Result<()> {
+        match std::fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                let cmd = crate::engine::as_root(runner, &["rm", "-rf", "--", self.folder.as_str()])?;
+                runner.run(&cmd)?.checked(&cmd, "remove it by hand").map(|_| ())
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", self.folder))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The command that removes what is left of the cluster.
+    pub fn cleanup(&self) -> String {
+        format!("cargo xtask cluster-down --name {}", self.name)
+    }
+}
+
+fn variable(name: &str) -> Option<Utf8PathBuf> {
+    std::env::var(name).ok().map(Utf8PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn home() -> Result<Utf8PathBuf> {
+    variable("HOME").ok_or_else(|| Error::Tool {
+        problem: "HOME is not set to a directory".to_owned(),
+        fix: "set it: talosctl keeps its files there".to_owned(),
+    })
+}
+
+/// talosctl's own folder: `TALOS_HOME` (1.12 on), else `~/.talos`.
+pub fn talos_home(home: &Utf8Path) -> Utf8PathBuf {
+    variable("TALOS_HOME").unwrap_or_else(|| home.join(".talos"))
+}
+
+/// Where boot files are kept: below `XDG_CACHE_HOME` or `~/.cache`.
+pub fn boot_folder(home: &Utf8Path) -> Utf8PathBuf {
+    variable("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache")).join("talos-cache/boot")
+}
+
+/// Runs a command that changes something and has to succeed.
+pub(super) fn done(runner: &dyn Runner, cmd: &Cmd, fix: &str) -> Result<()> {
+    runner.run(cmd)?.checked(cmd, fix).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named() {
+        let asked = Asked {
+            provisioner: "docker".into(),
+            cidr: "10.5.0.0/24".into(),
+            controlplanes: 1,
+            workers: None,
+            talos_version: None,
+            kubernetes_version: None,
+            mirrors: vec!["docker.io=http://172.17.0.1:5000".into()],
+            extra: Vec::new(),
+        };
+        assert_eq!(asked.differs(&asked), Vec::<String>::new());
+        let wanted = Asked { workers: Some(2), mirrors: Vec::new(), ..asked.clone() };
+        assert_eq!(
+            asked.differs(&wanted),
+            ["--workers is the default, wanted 2", "mirrors is docker.io=http://172.17.0.1:5000, wanted none"]
+        );
+    }
+
+    #[test]
+    fn a_name_stays_a_name() {
+        for name in ["", "-a", "a-", "A", "a/b", "..", "a b", &"a".repeat(41)] {
+            assert_eq!(Place::new(name).unwrap_err().code(), 2, "{name}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What has to be on a machine before talosctl is started, all of it looked at together.
+
+use camino::Utf8Path;
+
+use crate::error::Finding;
+use crate::talosctl::Version;
+use crate::tool::Tool;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What stands in the way.
+    pub findings: Vec<Finding>,
+    /// What to know although nothing stands in the way.
+    pub warnings: Vec<String>,
+}
+
+/// What a QEMU cluster needs of a machine (talosctl's own checks, `pkg/provision/providers/qemu/preflight*.go`).
+pub struct Machine {
+    /// The architecture as QEMU names it: `x86_64` or `aarch64`.
+    pub arch: &'static str,
+    /// Whether this process is root's.
+    pub root: bool,
+    /// Whether a program is on `PATH`, or a file is there.
+    pub has: fn(&str) -> bool,
+    /// Whether `/dev/kvm` can be used.
+    pub kvm: bool,
+    /// Whether there is UEFI firmware.
+    pub firmware: bool,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this(root: bool) -> Self {
+        let has =
+            |name: &str| if name.starts_with('/') { Utf8Path::new(name).exists() } else { which::which(name).is_ok() };
+        let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+        // Through sudo it is root that opens it.
+        let kvm = kvm.is_ok() || (!root && Utf8Path::new("/dev/kvm").exists());
+        Self { arch: std::env::consts::ARCH, root, has, kvm, firmware: firmware(std::env::consts::ARCH) }
+    }
+}
+
+/// Whether there is UEFI firmware in one of the folders that talosctl searches.
+fn firmware(arch: &str) -> bool {
+    let folders: &[&str] = match arch {
+        "aarch64" => &["AAVMF", "qemu-efi-aarch64", "OVMF", "edk2/aarch64", "edk2/experimental"],
+        _ => &["ovmf", "OVMF", "qemu", "ovmf/x64"],
+    };
+    let is = |name: &str| name.ends_with(".fd") && (name.to_lowercase().contains("code") || name.contains("EFI"));
+    folders.iter().any(|folder| {
+        let entries = Utf8Path::new("/usr/share").join(folder).read_dir_utf8();
+        entries.is_ok_and(|entries| entries.flatten().any(|entry| is(entry.file_name())))
+    })
+}
+
+/// Checks a machine for a QEMU cluster by this talosctl; pure.
+pub fn qemu(version: &Version, machine: &Machine) -> Found {
+    let mut found = Found::default();
+    let mut missing =
+        |subject: &str, problem: String, fix: &str| found.findings.push(Finding::new(subject, problem, fix));
+    let emulator = format!("qemu-system-{}", machine.arch);
+    // Red Hat's names, from 1.1.1 on.
+    let others = ["qemu-kvm", "/usr/libexec/qemu-kvm"].into_iter().filter(|_| version.at_least((1, 1)));
+    if !(machine.has)(&emulator) && !others.into_iter().any(machine.has) {
+        let package = if machine.arch == "aarch64" { "qemu-system-arm" } else { "qemu-system-x86" };
+        let fix = format!("install QEMU (Debian and Ubuntu: apt-get install {package})");
+        missing("qemu", format!("{emulator} is not on PATH"), &fix);
+    }
+    if !(machine.has)("iptables") && !(machine.has)("/usr/sbin/iptables") {
+        missing("iptables", "it is not on PATH".to_owned(), Tool::Iptables.fix());
+    }
+    if version.at_least((1, 0)) && !machine.firmware {
+        let package = if machine.arch == "aarch64" { "qemu-efi-aarch64" } else { "ovmf" };
+        let fix = format!("install it (Debian and Ubuntu: apt-get install {package})");
+        missing("firmware", "there is no UEFI firmware where talosctl looks for it".to_owned(), &fix);
+    }
+    if !machine.root && !(machine.has)("sudo") {
+        missing("root", "talosctl makes virtual machines as root, and there is no sudo".to_owned(), Tool::Sudo.fix());
+    }
+    if !machine.kvm {
+        let problem = "/dev/kvm cannot be used".to_owned();
+        if version.at_least((1, 11)) {
+            found.warnings.push(format!("{problem}: the machines are emulated, which is slow"));
+        } else {
+            let fix =
+                "switch virtualization on in the firmware, load kvm_intel or kvm_amd, or use talosctl 1.11 or newer";
+            missing("kvm", problem, fix);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subjects(tag: &str, machine: &Machine) -> (Vec<String>, usize) {
+        let found = qemu(&Version::parse(tag).unwrap(), machine);
+        (found.findings.into_iter().map(|finding| finding.subject).collect(), found.warnings.len())
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_found_together() {
+        let bare = Machine { arch: "x86_64", root: false, has: |_| false, kvm: false, firmware: false };
+        assert_eq!(subjects("v1.10.9", &bare).0, ["qemu", "iptables", "firmware", "root", "kvm"]);
+        assert_eq!(subjects("v0.14.3", &bare).0, ["qemu", "iptables", "root", "kvm"]);
+        assert_eq!(
+            subjects("v1.11.0", &bare),
+            (["qemu", "iptables", "firmware", "root"].map(str::to_owned).to_vec(), 1)
+        );
+        let all = Machine { has: |_| true, kvm: true, firmware: true, ..bare };
+        assert_eq!(subjects("v1.9.6", &all), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn red_hats_emulator_will_do_from_1_1_on() {
+        let has = |name: &str| name == "/usr/libexec/qemu-kvm" || name == "iptables";
+        let machine = Machine { arch: "x86_64", root: true, has, kvm: true, firmware: true };
+        assert!(subjects("v1.1.2", &machine).0.is_empty());
+        assert_eq!(subjects("v1.0.6", &machine).0, ["qemu"]);
+    }
+}
