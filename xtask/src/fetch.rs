@@ -219,7 +219,7 @@ impl<'a> Download<'a> {
             return Ok(None);
         }
         let problem = format!("what comes from there is not what was published: sha256 {found}, not {expected}");
-        let fix = "see what stands between here and there (a proxy, a mirror), or name another address in cache.toml";
+        let fix = "see what stands between here and there (a proxy, a mirror), or name another address in [boot] of cache.toml";
         Ok(Some(Error::Blocked(vec![Finding::new(self.wanted.address, problem, fix)])))
     }
 

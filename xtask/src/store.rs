@@ -66,7 +66,7 @@ pub fn provide(runner: &dyn Runner, term: Term, folder: &Utf8Path, items: &[Item
         let wanted = Wanted { address: &item.address, path: &item.path, digest, patience: item.patience(), fix: &fix };
         if fetch(runner, term, &wanted)? == Answer::Absent {
             let problem = format!("there is no such file; {} was asked for", item.of);
-            let fix = "name a version that has been released, or another address in cache.toml";
+            let fix = "name a version that has been released, or another address in [boot] of cache.toml";
             return Err(Error::Blocked(vec![Finding::new(&item.address, problem, fix)]));
         }
         if let (Some(sums), None) = (&item.sums, digest) {
@@ -79,7 +79,7 @@ pub fn provide(runner: &dyn Runner, term: Term, folder: &Utf8Path, items: &[Item
 /// How a person gets the files where this machine cannot.
 fn by_hand(items: &[&Item]) -> String {
     let pairs: Vec<_> = items.iter().map(|item| format!("{} as {}", item.address, item.path)).collect();
-    format!("fetch elsewhere and put here: {}; or name another address in cache.toml", pairs.join(", "))
+    format!("fetch elsewhere and put here: {}; or name another address in [boot] of cache.toml", pairs.join(", "))
 }
 
 /// The list of digests, empty where there is none. Never kept: one that was wrong must not outlive its cause.

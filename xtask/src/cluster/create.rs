@@ -329,7 +329,8 @@ fn told(traffic: &[(String, Traffic)]) -> String {
             report::bytes(traffic.bytes_from_upstream),
         ]
     };
-    let table = report::table(["MIRROR", "REQUESTS", "HITS", "FROM CACHE", "FROM UPSTREAM"], busy.into_iter().map(row));
+    let head = ["MIRROR", "REQUESTS", "HITS", "FROM CACHE", "FROM UPSTREAM"];
+    let table = if busy.is_empty() { String::new() } else { report::table(head, busy.into_iter().map(row)) };
     let idle: Vec<&str> = idle.iter().map(|(host, _)| host.as_str()).collect();
     if idle.is_empty() { table } else { format!("{table}no request: {}\n", idle.join(", ")) }
 }

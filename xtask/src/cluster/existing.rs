@@ -70,6 +70,7 @@ pub fn observe(runner: &dyn Runner, place: &Place) -> Result<Objects> {
             Some(Node { name: name.to_owned(), up: status.starts_with("Up") && !status.contains("Paused") })
         };
         objects.containers = lines(runner, &containers)?.into_iter().filter_map(node).collect();
+        objects.containers.sort_by(|a, b| a.name.cmp(&b.name));
         objects.networks = lines(runner, &by_label(&["network", "ls"], place.name(), "{{.Name}}"))?;
     }
     let state = place.talosctl_state();

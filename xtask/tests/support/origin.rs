@@ -1,4 +1,5 @@
 //! A server of files on loopback that can fail as real ones do, and remembers what it was asked.
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -1,0 +1,97 @@
+//! What `cluster` says before it touches anything.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+#[path = "support/user.rs"]
+mod user;
+
+use support::write_program;
+use user::User;
+
+#[test]
+fn everything_that_stands_in_the_way_is_said_together_and_nothing_is_touched() {
+    let user = User::without_caches("checks", "v1.12.4");
+    let run = user.make("--docker", &["--controlplanes", "3", "--talos-version", "1.12", "--", "--name", "x"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for part in [
+        "error: -- --name: ",
+        "--controlplanes: talosctl v1.12.4 has no such option for docker clusters; it exists up to 1.11",
+        "\"1.12\" is no version",
+    ] {
+        assert!(run.stderr.contains(part), "{part}: {run:?}");
+    }
+    assert_eq!(user.world.left(), Vec::<String>::new());
+    assert!(user.calls(&["cluster"]).is_empty() && !user.state().exists());
+}
+
+#[test]
+fn a_talosctl_that_is_missing_fails_or_cannot_be_read_says_so() {
+    let mut user = User::without_caches("tool", "v1.12.4");
+    let bin = user.home.join("bin");
+    std::fs::remove_file(bin.join("talosctl")).unwrap();
+    let other = format!("{bin}:/usr/bin:/bin:/usr/sbin:/sbin");
+    user.set("PATH", &other);
+    let sh = user.shell();
+    if xshell::cmd!(sh, "which talosctl").quiet().ignore_stdout().run().is_err() {
+        let run = user.make("--docker", &[]);
+        assert!(run.code == Some(1) && run.stderr.contains("talosctl is not on PATH\n  fix: install it"), "{run:?}");
+    }
+    for (script, part) in [
+        ("#!/bin/sh\necho broken >&2\nexit 7\n", "ended with exit code 7"),
+        ("#!/bin/sh\nprintf 'Client:\\n\\tTag:         latest\\n'\n", "the tag \"latest\" is no version"),
+        ("#!/bin/sh\nprintf 'Client:\\n\\tTag:         v0.6.0\\n'\n", "v0.6.0 is too old"),
+    ] {
+        write_program(bin.as_std_path(), "talosctl", script);
+        let run = user.make("--docker", &[]);
+        assert!(run.code == Some(1) && run.stderr.contains(part) && run.stderr.contains("fix: "), "{run:?}");
+    }
+    assert_eq!(user.world.left(), Vec::<String>::new());
+}
+
+#[test]
+fn the_gateway_follows_the_network() {
+    let user = User::without_caches("cidr", "v1.9.6");
+    let dry =
+        |cidr: &str| user.xtask(&["cluster", "--qemu", "--dry-run", "--name", "c", "--workers", "0", "--cidr", cidr]);
+    for (cidr, network, gateway) in [
+        ("10.5.0.0/24", "10.5.0.0/24", "10.5.0.1"),
+        ("10.6.0.0/16", "10.6.0.0/16", "10.6.0.1"),
+        ("10.7.1.77/24", "10.7.1.0/24", "10.7.1.1"),
+        ("192.168.3.8/30", "192.168.3.8/30", "192.168.3.9"),
+    ] {
+        let run = dry(cidr);
+        let wanted = format!("--cidr {network} ");
+        assert!(run.code == Some(0) && run.stdout.contains(&wanted), "{run:?}");
+        assert!(run.stdout.contains(&format!("docker.io=http://{gateway}:")), "{run:?}");
+    }
+    for cidr in ["fd00::/64", "10.5.0.0", "garbage", "10.5.0.0/31"] {
+        let run = dry(cidr);
+        assert!(run.code == Some(2) && run.stderr.contains("fix: write an IPv4 network"), "{run:?}");
+    }
+    assert_eq!(user.world.left(), Vec::<String>::new());
+}
+
+#[test]
+fn nodes_find_the_mirrors_where_the_settings_say() {
+    let user = User::without_caches("where", "v1.9.6");
+    let gateway = user.world.gateway.clone();
+    for (settings, provisioner, address) in [
+        ("bind = \"local\"", "--qemu", gateway.as_str()),
+        ("bind = \"local\"", "--docker", &gateway),
+        ("bind = \"192.0.2.7\"", "--docker", "192.0.2.7"),
+        ("[cluster]\naddress = \"cache.example\"", "--qemu", "cache.example"),
+    ] {
+        user.world.settings(settings);
+        let run = user.make(provisioner, &["--dry-run"]);
+        let first = format!("--registry-mirror docker.io=http://{address}:{}", user.world.ports[0]);
+        assert!(run.code == Some(0) && run.stdout.contains(&first), "{run:?}");
+    }
+    user.world.settings("bind = \"127.0.0.1\"");
+    let loopback = user.make("--docker", &["--dry-run"]);
+    assert!(loopback.code == Some(1) && loopback.stderr.contains("which no node reaches"), "{loopback:?}");
+    // A cache for a team that is not there is found out before talosctl is started.
+    user.world.settings("[cluster]\naddress = \"127.0.0.9\"");
+    let silent = user.make("--docker", &[]);
+    assert!(silent.code == Some(1) && silent.stderr.contains("no registry answers on http://127.0.0.9:"), "{silent:?}");
+    assert_eq!(user.world.left(), Vec::<String>::new());
+}

@@ -1,0 +1,197 @@
+//! What becomes of a cluster: made twice, half-made, interrupted, another one, and what the caches did for it.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+#[path = "support/user.rs"]
+mod user;
+
+use std::time::{Duration, Instant};
+
+use support::{Image, write_program};
+use user::{User, values};
+use xshell::cmd;
+
+#[test]
+fn the_same_again_is_left_alone_and_another_is_an_error() {
+    let user = User::new("again", "v1.12.4");
+    let made = user.make("--docker", &["--workers", "0"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let creates = user.calls(&["cluster", "create"]).len();
+    let again = user.make("--docker", &["--workers", "0"]);
+    assert!(again.code == Some(0) && again.stderr.contains("is there already"), "{again:?}");
+    let differs = user.make("--docker", &["--workers", "0", "--kubernetes-version", "1.30.0"]);
+    assert!(differs.code == Some(1) && differs.stderr.contains("--kubernetes-version is the default, wanted 1.30.0"));
+    let other = user.make("--qemu", &["--workers", "0"]);
+    assert!(other.code == Some(1) && other.stderr.contains("it is there, made of docker"), "{other:?}");
+    assert_eq!(user.calls(&["cluster", "create"]).len(), creates);
+
+    let name = user.cluster().0;
+    let status = user.xtask(&["--json", "cluster-status", "--name", &name]);
+    let json: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!((status.code, json["state"].as_str()), (Some(0), Some("whole")), "{status:?}");
+    assert_eq!(json["nodes"][0]["up"], true);
+
+    // A node that was stopped by hand makes it less than whole.
+    let node = format!("{name}-controlplane-1");
+    cmd!(user.world.sh, "docker stop --time 0 {node}").quiet().ignore_stdout().run().unwrap();
+    let status = user.xtask(&["cluster-status", "--name", &name]);
+    assert!(status.code == Some(3) && status.stdout.contains(&format!("not running: {node}")), "{status:?}");
+    let lame = user.make("--docker", &["--workers", "0"]);
+    assert!(lame.code == Some(1) && lame.stderr.contains("--recreate removes that"), "{lame:?}");
+    assert_eq!(user.make("--docker", &["--workers", "0", "--recreate"]).code, Some(0));
+    assert_eq!(user.down().code, Some(0));
+    assert_eq!(user.down().code, Some(0));
+    assert_eq!(user.xtask(&["cluster-status", "--name", &name]).code, Some(3));
+}
+
+#[test]
+fn what_is_half_made_is_recognised_and_goes_by_its_labels() {
+    for (release, fail) in [("v1.8.4", "half"), ("v1.11.6", "late"), ("v1.12.4", "half"), ("v1.12.4", "late")] {
+        let mut user = User::new(&format!("half{}{fail}", release.replace('.', "")), release);
+        user.set("STANDIN_FAIL", fail);
+        let failed = user.make("--docker", &["--workers", "0"]);
+        assert!(failed.code == Some(1) && failed.stderr.contains("cluster-down --name"), "{failed:?}");
+        user.unset("STANDIN_FAIL");
+        let again = user.make("--docker", &["--workers", "0"]);
+        assert!(again.stderr.contains("its creation was not finished; containers "), "{release} {fail}: {again:?}");
+        let over = user.make("--docker", &["--workers", "0", "--recreate"]);
+        assert_eq!(over.code, Some(0), "{release} {fail}: {over:?}");
+        // Without its record it is known by its labels.
+        std::fs::remove_dir_all(user.state()).unwrap();
+        let known = user.make("--docker", &["--workers", "0"]);
+        assert!(known.code == Some(1) && known.stderr.contains("not whole: containers "), "{known:?}");
+        assert_eq!(user.down().code, Some(0));
+        assert_eq!(user.objects(), "");
+    }
+}
+
+#[test]
+fn an_interrupted_create_says_what_is_left_and_how_to_remove_it() {
+    let mut user = User::new("int", "v1.12.4");
+    user.set("STANDIN_SLEEP", "30");
+    let (name, cidr) = user.cluster();
+    let child = user.spawn(&["cluster", "--docker", "--name", &name, "--cidr", &cidr, "--workers", "0"]);
+    let until = Instant::now() + Duration::from_secs(30);
+    while !user.state().join("state").join(&name).join("state.yaml").exists() {
+        assert!(Instant::now() < until, "the cluster was never made");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pid = child.id().to_string();
+    cmd!(user.world.sh, "kill -INT {pid}").quiet().run().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("Signal received, aborting"), "talosctl got it: {said}");
+    assert!(said.contains(&format!("`cargo xtask cluster-down --name {name}` removes it")), "{said}");
+    user.unset("STANDIN_SLEEP");
+    assert_eq!(user.down().code, Some(0));
+    assert_eq!(user.objects(), "");
+}
+
+#[test]
+fn one_cluster_goes_and_the_other_stays_with_its_context() {
+    let user = User::new("two", "v1.11.6");
+    assert_eq!(user.make("--docker", &["--workers", "0"]).code, Some(0));
+    let (name, cidr) = user.cluster();
+    let other = format!("{name}-b");
+    let wider = cidr.replace("10.79.", "10.80.");
+    let made = user.xtask(&["cluster", "--docker", "--name", &other, "--cidr", &wider, "--workers", "0"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert_eq!(user.down().code, Some(0));
+    let status = user.xtask(&["cluster-status", "--name", &other]);
+    assert_eq!(status.code, Some(0), "{status:?}");
+    let contexts = std::fs::read_to_string(user.home.join(".talos/config")).unwrap();
+    assert!(contexts.contains(&format!("{other}:")) && !contexts.contains(&format!("{name}:")), "{contexts}");
+    assert_eq!(user.xtask(&["cluster-down", "--name", &other]).code, Some(0));
+    assert_eq!(user.world.xtask(&["cache-status"]).code, Some(0), "the caches are as they were");
+}
+
+#[test]
+fn a_cluster_that_talosctl_made_by_itself_is_not_touched() {
+    let user = User::without_caches("alone", "v1.12.4");
+    let name = user.cluster().0;
+    std::fs::create_dir_all(user.home.join(".talos/clusters").join(&name)).unwrap();
+    for run in [user.make("--docker", &["--no-cache", "--recreate"]), user.down()] {
+        assert!(run.code == Some(1) && run.stderr.contains("made without this tool"), "{run:?}");
+    }
+    assert!(user.home.join(".talos/clusters").join(&name).exists());
+    assert!(user.calls(&["cluster"]).is_empty());
+}
+
+#[test]
+fn the_end_says_what_the_caches_did_for_this_boot() {
+    let user = User::new("boot", "v1.9.6");
+    let image = Image::push(user.world.upstream_port, "library/one");
+    image.pull(user.world.ports[0]).unwrap();
+    support::settled(&user.world, "docker.io");
+    // A node that boots asks for a manifest and a blob.
+    let [(manifest, accept, bytes), (blob, _, content)] = image.manifest_and_blob();
+    let base = format!("http://127.0.0.1:{}/v2/library/one", user.world.ports[0]);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in 'cluster create'*)\ncurl -sf -o /dev/null -H 'Accept: {accept}' {base}/{manifest}\n\
+         curl -sf -o /dev/null {base}/{blob} ;;\nesac\nexec {} \"$@\"\n",
+        user.home.join("bin/real")
+    );
+    std::fs::rename(user.home.join("bin/talosctl"), user.home.join("bin/real")).unwrap();
+    write_program(user.home.join("bin").as_std_path(), "talosctl", &script);
+    let made = user.xtask(
+        &{
+            let (name, cidr) = user.cluster();
+            let args = ["--json", "cluster", "--docker", "--name", &name, "--cidr", &cidr, "--workers", "0"];
+            args.map(str::to_owned)
+        }
+        .each_ref()
+        .map(String::as_str),
+    );
+    let json: serde_json::Value = serde_json::from_str(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+    let [host, traffic] = [&json["traffic"][0][0], &json["traffic"][0][1]];
+    assert_eq!((host.as_str(), traffic["hits"].as_u64()), (Some("docker.io"), Some(2)), "{json}");
+    assert_eq!(traffic["bytes_from_cache"].as_u64(), Some((bytes.len() + content.len()) as u64));
+    assert_eq!(traffic["bytes_from_upstream"], 0);
+    let text = user.make("--docker", &["--workers", "0", "--recreate"]).stdout;
+    assert!(text.contains("no request: k8s.gcr.io, quay.io, gcr.io, ghcr.io, registry.k8s.io, factory.talos.dev"));
+    assert_eq!(user.down().code, Some(0));
+}
+
+#[test]
+fn the_image_of_the_nodes_comes_through_its_proxy() {
+    let user = User::new("image", "v1.9.6");
+    let repository = format!("{}talos:v1.9.6", user.world.prefix);
+    let (upstream, reference) =
+        (format!("127.0.0.1:{}/{repository}", user.world.upstream_port), format!("ghcr.io/{repository}"));
+    let sh = &user.world.sh;
+    cmd!(sh, "docker tag registry:2 {upstream}").quiet().run().unwrap();
+    cmd!(sh, "docker push --quiet {upstream}").quiet().ignore_stdout().run().unwrap();
+    cmd!(sh, "docker rmi {upstream}").quiet().ignore_stdout().run().unwrap();
+    let made = user.make("--docker", &["--workers", "0", "--", "--image", &reference]);
+    assert!(made.stderr.contains(&format!("image {reference}: pulled through its proxy")), "{made:?}");
+    let image = cmd!(sh, "docker image ls --quiet {reference}").quiet().read().unwrap();
+    assert_eq!(user.down().code, Some(0));
+    cmd!(sh, "docker rmi {reference}").quiet().ignore_stdout().run().unwrap();
+    assert!(made.code == Some(0) && !image.is_empty(), "{made:?}");
+}
+
+#[test]
+fn a_cache_that_is_not_healthy_stops_it_unless_told_otherwise() {
+    let user = User::new("ill", "v1.9.6");
+    user.world.settings("offline = false");
+    user.world.upstream("stop");
+    let names = support::HOSTS.map(|host| user.world.name(host));
+    let (ill, well) = names.split_at(1);
+    let _ = well;
+    cmd!(user.world.sh, "docker restart --time 0 {ill...}").quiet().ignore_stdout().run().unwrap();
+    support::until(&user.world, "docker.io", "restarting");
+    let refused = user.make("--docker", &["--workers", "0"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("--allow-unhealthy"), "{refused:?}");
+    assert!(user.calls(&["cluster"]).is_empty());
+    let made = user.make("--docker", &["--workers", "0", "--allow-unhealthy"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let call = user.calls(&["cluster", "create"]).pop().unwrap();
+    assert_eq!(values(&call, "--registry-mirror"), user.mirrors(&user.world.gateway)[1..]);
+    assert_eq!(user.down().code, Some(0));
+    let without = user.make("--docker", &["--workers", "0", "--no-cache"]);
+    assert_eq!(without.code, Some(0), "{without:?}");
+    let call = user.calls(&["cluster", "create"]).pop().unwrap();
+    assert_eq!(values(&call, "--registry-mirror"), Vec::<String>::new());
+    assert_eq!(user.down().code, Some(0));
+}
