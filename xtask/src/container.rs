@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use crate::config::Mirror;
 use crate::credentials;
-use crate::docker::{self, DEBUG_PORT, LABEL_MODE, Listen, Mode, PORT, REMOTE, STORE};
+use crate::docker::{self, DEBUG_PORT, LABEL_MODE, Mode, PORT, REMOTE, STORE};
 use crate::error::{Error, Result};
+use crate::listen::Listen;
 
 /// A container as the engine describes it, as far as it matters here.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

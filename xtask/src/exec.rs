@@ -1,4 +1,4 @@
-//! The only place that starts a process: quoting, echo, interruption, and whether a command reads or writes.
+//! The only place that starts a process: echo, interruption, and that a dry run starts nothing that writes.
 #![allow(clippy::disallowed_methods)]
 
 use std::io::{BufRead, BufReader, IsTerminal};
@@ -7,149 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use camino::Utf8PathBuf;
-
+pub use crate::command::{Cmd, Effect};
 use crate::error::{Error, Result};
 use crate::term::Term;
-
-/// Whether a command changes anything; a dry run refuses those that do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It looks.
-    Read,
-    /// It changes something.
-    Write,
-}
-
-/// A command that has not been started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cmd {
-    program: String,
-    args: Vec<String>,
-    env: Vec<(String, String)>,
-    unset: Vec<String>,
-    dir: Option<Utf8PathBuf>,
-    stdin: Option<Vec<u8>>,
-    effect: Effect,
-}
-
-impl Cmd {
-    /// A command that only looks.
-    pub fn read(program: impl Into<String>) -> Self {
-        Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            unset: Vec::new(),
-            dir: None,
-            stdin: None,
-            effect: Effect::Read,
-        }
-    }
-
-    /// A command that changes something.
-    pub fn write(program: impl Into<String>) -> Self {
-        Self { effect: Effect::Write, ..Self::read(program) }
-    }
-
-    /// One more argument.
-    pub fn arg(mut self, arg: impl Into<String>) -> Self {
-        self.args.push(arg.into());
-        self
-    }
-
-    /// More arguments, in their order.
-    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
-        self
-    }
-
-    /// A variable of its environment; shown in front of the command when it is echoed, so never a secret.
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
-        self
-    }
-
-    /// A variable of this process's environment that it must not inherit.
-    pub fn env_remove(mut self, name: impl Into<String>) -> Self {
-        self.unset.push(name.into());
-        self
-    }
-
-    /// The directory that it is started in, instead of this process's own.
-    pub fn dir(mut self, dir: impl Into<Utf8PathBuf>) -> Self {
-        self.dir = Some(dir.into());
-        self
-    }
-
-    /// The same command with its program found elsewhere.
-    pub fn program(self, program: impl Into<String>) -> Self {
-        Self { program: program.into(), ..self }
-    }
-
-    /// The same command started by another program (`sudo`), its own words behind that program's.
-    pub fn under<S: Into<String>>(self, program: impl Into<String>, args: impl IntoIterator<Item = S>) -> Self {
-        let words = args.into_iter().map(Into::into).chain([self.program]).chain(self.args).collect();
-        Self { program: program.into(), args: words, ..self }
-    }
-
-    /// The names of the variables that it is given.
-    pub fn env_names(&self) -> impl Iterator<Item = &str> {
-        self.env.iter().map(|(name, _)| name.as_str())
-    }
-
-    /// What it reads on its standard input; never echoed, so this is the way for a secret.
-    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = Some(bytes.into());
-        self
-    }
-
-    /// Whether it reads or writes.
-    pub fn effect(&self) -> Effect {
-        self.effect
-    }
-
-    /// The program followed by its arguments.
-    pub fn argv(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str))
-    }
-
-    /// The command as it can be pasted into a shell: in a shell of its own where it changes the directory, and with
-    /// `env -u` for what it must not inherit, since the shell that it is pasted into may have that.
-    pub fn shell(&self) -> String {
-        let unset = if self.unset.is_empty() { None } else { Some("env".to_owned()) };
-        let unset = unset.into_iter().chain(self.unset.iter().map(|name| format!("-u {}", quote(name))));
-        let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
-        let line = unset.chain(env).chain(self.argv().map(quote)).collect::<Vec<_>>().join(" ");
-        match &self.dir {
-            Some(dir) => format!("(cd {} && {line})", quote(dir.as_str())),
-            None => line,
-        }
-    }
-
-    fn expression(&self) -> duct::Expression {
-        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
-        for (name, value) in &self.env {
-            expression = expression.env(name, value);
-        }
-        for name in &self.unset {
-            expression = expression.env_remove(name);
-        }
-        match &self.dir {
-            Some(dir) => expression.dir(dir),
-            None => expression,
-        }
-    }
-}
-
-/// Quotes one word for a POSIX shell, leaving it bare where that is safe.
-fn quote(word: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
-    if !word.is_empty() && word.chars().all(safe) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
 
 /// What a finished command left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -431,15 +291,10 @@ impl Runner for ReadOnly<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use camino::Utf8PathBuf;
 
     fn runner() -> Processes {
         Processes::new(Interrupt::default(), Term::silent())
-    }
-
-    #[test]
-    fn the_echo_can_be_pasted() {
-        let cmd = Cmd::read("docker").args(["run", "-e", "A=it's", "", "{{json .}}"]).env("X", "a b");
-        assert_eq!(cmd.shell(), r"X='a b' docker run -e 'A=it'\''s' '' '{{json .}}'");
     }
 
     #[test]
@@ -452,13 +307,6 @@ mod tests {
         assert_eq!(ran, format!("{dir}\nnone a b\n"));
         let pasted = runner().run(&Cmd::read("sh").args(["-c", &cmd.shell()])).unwrap().text();
         assert_eq!(pasted, ran, "{}", cmd.shell());
-    }
-
-    #[test]
-    fn a_command_under_another_keeps_the_rest() {
-        let cmd = Cmd::write("talosctl").arg("x").env("A", "1").env_remove("TAG").dir("/d").under("sudo", ["-E"]);
-        assert_eq!(cmd.shell(), "(cd /d && env -u TAG A=1 sudo -E talosctl x)");
-        assert_eq!((cmd.effect(), cmd.env_names().collect::<Vec<_>>()), (Effect::Write, vec!["A"]));
     }
 
     #[test]

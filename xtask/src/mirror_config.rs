@@ -8,9 +8,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
 use crate::app::App;
-use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
-use crate::mirror_format::{Document, Endpoint, Format, render};
+use crate::mirror_format::{Document, Format, endpoints, render};
 
 /// What is asked of `mirror-config`.
 #[derive(Debug, clap::Args)]
@@ -62,12 +61,6 @@ pub fn mirror_config(app: &App, args: &MirrorConfigArgs, default: Option<&str>) 
         app.term.step(&format!("next: {}", args.format.place()));
     }
     Ok(())
-}
-
-fn endpoints(mirrors: &[Mirror], authority: &str) -> Vec<Endpoint> {
-    let endpoint =
-        |mirror: &Mirror| Endpoint { host: mirror.host.clone(), url: format!("http://{authority}:{}", mirror.port) };
-    mirrors.iter().map(endpoint).collect()
 }
 
 /// A host as it stands in a URL: a name or an IPv4 address as it is, an IPv6 address in brackets.
@@ -183,6 +176,7 @@ fn write(path: &Utf8Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mirror;
 
     /// A folder of one test's own, removed whatever becomes of the test.
     struct Folder(Utf8PathBuf);

@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 
+use crate::config::Mirror;
 use crate::error::{Error, Result};
+use crate::talosctl::Version;
 
 /// Whose configuration to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -110,6 +112,21 @@ pub fn render(format: Format, mirrors: &[Endpoint], skip_fallback: bool) -> Resu
         Format::CriO => one("registries.conf", cri_o(mirrors, skip_fallback)),
     };
     Ok(Rendered { documents, notes })
+}
+
+/// The mirrors at an address that is written as URLs have it.
+pub fn endpoints(mirrors: &[Mirror], authority: &str) -> Vec<Endpoint> {
+    let endpoint =
+        |mirror: &Mirror| Endpoint { host: mirror.host.clone(), url: format!("http://{authority}:{}", mirror.port) };
+    mirrors.iter().map(endpoint).collect()
+}
+
+/// The patch of the machine configuration that makes nodes use the mirrors, for a strategic merge (talosctl 1.2 on).
+///
+/// `version` is the older of talosctl and of the Talos that nodes run, since both read it: from 1.12 on a document a
+/// host, before that the field that every Talos understands.
+pub fn patch(version: &Version, mirrors: &[Endpoint]) -> String {
+    if version.at_least((1, 12)) { talos(mirrors, false) } else { talos_v1alpha1(mirrors, false) }
 }
 
 fn no_skip_fallback() -> Error {

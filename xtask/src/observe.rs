@@ -9,9 +9,10 @@ use camino::Utf8PathBuf;
 use crate::config::{Bind, Config, Mirror, Offline};
 use crate::container::{self, Container};
 use crate::credentials::{self, Found};
-use crate::docker::{self, LABEL_PREFIX, Listed, Listen, Mode};
+use crate::docker::{self, LABEL_PREFIX, Listed, Mode};
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Output, Runner};
+use crate::listen::{self, Listen};
 use crate::login::{self, Login};
 use crate::plan::Observed;
 use crate::registry;
@@ -58,8 +59,8 @@ pub fn listen(runner: &dyn Runner, bind: Bind) -> Result<Listen> {
         Bind::All => Ok(Listen::default()),
         Bind::Address(address) => Ok(Listen(vec![address])),
         Bind::Local => {
-            let cmd = docker::bridge();
-            let bridge = docker::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?;
+            let cmd = listen::bridge();
+            let bridge = listen::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?;
             Ok(Listen(vec![IpAddr::V4(Ipv4Addr::LOCALHOST), bridge]))
         }
     }

@@ -1,63 +1,14 @@
-//! `cache.toml` and the flags, resolved: every check of the settings that needs no engine happens here.
+//! `cache.toml` and the flags, resolved to the settings in force.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use camino::Utf8PathBuf;
-use serde::Deserialize;
 use toml::Spanned;
 
-use crate::boot::Sources;
-use crate::config::{Bind, Config, Credentials, FILE, Mirror, Offline, Password, Preset};
-use crate::error::{Error, Result};
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    preset: Option<Spanned<Preset>>,
-    prefix: Option<Spanned<String>>,
-    image: Option<Spanned<String>>,
-    bind: Option<Spanned<String>>,
-    offline: Option<Spanned<Switch>>,
-    #[serde(default)]
-    mirrors: BTreeMap<Spanned<String>, Table>,
-    #[serde(default)]
-    cluster: ClusterTable,
-    #[serde(default)]
-    boot: BootTable,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClusterTable {
-    address: Option<Spanned<String>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BootTable {
-    release: Option<Spanned<String>>,
-    factory: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Switch {
-    Flag(bool),
-    Word(String),
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    upstream: Option<Spanned<String>>,
-    port: Option<Spanned<i64>>,
-    image: Option<Spanned<String>>,
-    enabled: Option<bool>,
-    username: Option<Spanned<String>>,
-    password_env: Option<Spanned<String>>,
-    password_file: Option<Spanned<String>>,
-}
+use crate::cache_toml::{File, Source, Table};
+use crate::checks::is_host;
+use crate::config::{Bind, Config, FILE, Mirror, Preset};
+use crate::error::Result;
 
 /// The built-in mirrors: host, port, upstream. Hosts and ports of the first five are the guide's.
 const BUILT_IN: [(&str, u16, &str); 7] = [
@@ -74,7 +25,8 @@ pub const GUIDE: usize = 5;
 const IMAGE: &str = "registry:2";
 /// What the guide runs quay.io on.
 const OLD_IMAGE: &str = "registry:2.5";
-const PREFIX: &str = "registry-";
+/// What names begin with when nothing is said.
+pub const PREFIX: &str = "registry-";
 
 /// The hosts that are built in, in their order; the first five are the guide's.
 pub fn hosts() -> impl Iterator<Item = &'static str> {
@@ -88,7 +40,7 @@ pub fn hosts() -> impl Iterator<Item = &'static str> {
 pub fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> Result<Config> {
     let source = Source { file: file.clone().unwrap_or_else(|| FILE.into()), text };
     let parsed: File = toml::from_str(text).map_err(|error| source.syntax(&error))?;
-    let mut origins = source.origins(&parsed);
+    let mut origins = origins(&source, &parsed);
     if preset.is_some() {
         origins.insert("preset".to_owned(), "--preset".to_owned());
     }
@@ -110,8 +62,8 @@ pub fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> R
         let Some(rest) = key.strip_prefix("mirrors.") else { return true };
         slots.iter().any(|slot| rest.strip_prefix(&slot.mirror.host).is_some_and(|rest| rest.starts_with('.')))
     });
-    source.distinct(&slots)?;
-    source.not_for_everyone(&slots, bind)?;
+    distinct(&source, &slots)?;
+    not_for_everyone(&source, &slots, bind)?;
     let mirrors = slots.into_iter().map(|slot| slot.mirror).collect();
     let cluster_address = parsed.cluster.address.as_ref().map(|address| source.address(address)).transpose()?;
     let boot = source.boot(&parsed.boot)?;
@@ -212,246 +164,53 @@ impl Merge<'_> {
     }
 }
 
-/// The text of the file, for errors that name a line of it.
-struct Source<'a> {
-    file: Utf8PathBuf,
-    text: &'a str,
+fn origins(source: &Source, file: &File) -> BTreeMap<String, String> {
+    let at = [
+        ("preset", file.preset.as_ref().map(Spanned::span)),
+        ("prefix", file.prefix.as_ref().map(Spanned::span)),
+        ("image", file.image.as_ref().map(Spanned::span)),
+        ("bind", file.bind.as_ref().map(Spanned::span)),
+        ("offline", file.offline.as_ref().map(Spanned::span)),
+        ("cluster.address", file.cluster.address.as_ref().map(Spanned::span)),
+        ("boot.release", file.boot.release.as_ref().map(Spanned::span)),
+        ("boot.factory", file.boot.factory.as_ref().map(Spanned::span)),
+    ];
+    at.into_iter().filter_map(|(key, span)| Some((key.to_owned(), source.line(span?.start)))).collect()
 }
 
-impl Source<'_> {
-    fn error(&self, at: usize, problem: impl Into<String>, fix: impl Into<String>) -> Error {
-        Error::Config { file: self.file.clone(), line: self.number(at), problem: problem.into(), fix: fix.into() }
-    }
-
-    fn number(&self, at: usize) -> Option<usize> {
-        self.text.get(..at).map(|before| before.matches('\n').count() + 1)
-    }
-
-    /// Where a value comes from, as in `cache.toml:3`.
-    fn line(&self, at: usize) -> String {
-        let name = self.file.file_name().unwrap_or(FILE);
-        self.number(at).map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"))
-    }
-
-    fn origins(&self, file: &File) -> BTreeMap<String, String> {
-        let at = [
-            ("preset", file.preset.as_ref().map(Spanned::span)),
-            ("prefix", file.prefix.as_ref().map(Spanned::span)),
-            ("image", file.image.as_ref().map(Spanned::span)),
-            ("bind", file.bind.as_ref().map(Spanned::span)),
-            ("offline", file.offline.as_ref().map(Spanned::span)),
-            ("cluster.address", file.cluster.address.as_ref().map(Spanned::span)),
-            ("boot.release", file.boot.release.as_ref().map(Spanned::span)),
-            ("boot.factory", file.boot.factory.as_ref().map(Spanned::span)),
-        ];
-        at.into_iter().filter_map(|(key, span)| Some((key.to_owned(), self.line(span?.start)))).collect()
-    }
-
-    fn syntax(&self, error: &toml::de::Error) -> Error {
-        let at = error.span().map_or(0, |span| span.start);
-        self.error(at, error.message().trim(), "docs/cache.md lists every key with an example")
-    }
-
-    fn prefix(&self, prefix: Option<&Spanned<String>>) -> Result<String> {
-        let Some(prefix) = prefix else {
-            return Ok(PREFIX.to_owned());
-        };
-        let text = prefix.get_ref();
-        let fits = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        if fits {
-            return Ok(text.clone());
-        }
-        Err(self.error(
-            prefix.span().start,
-            format!("{text:?} cannot begin the name of a container"),
-            "use letters, digits, `-`, `_` and `.`, a letter or digit first",
-        ))
-    }
-
-    fn bind(&self, bind: Option<&Spanned<String>>) -> Result<Bind> {
-        let Some(bind) = bind else {
-            return Ok(Bind::All);
-        };
-        match bind.get_ref().as_str() {
-            "all" => Ok(Bind::All),
-            "local" => Ok(Bind::Local),
-            text => match text.parse::<IpAddr>() {
-                Ok(address) if address.is_unspecified() => Ok(Bind::All),
-                Ok(address) => Ok(Bind::Address(address)),
-                Err(_) => {
-                    let problem = format!("bind: {text:?} is neither \"all\" nor \"local\" nor an address");
-                    let fix = "write \"all\", \"local\", or one IP address of this host";
-                    Err(self.error(bind.span().start, problem, fix))
-                }
-            },
-        }
-    }
-
-    fn offline(&self, offline: Option<&Spanned<Switch>>) -> Result<Offline> {
-        let Some(offline) = offline else { return Ok(Offline::Auto) };
-        match offline.get_ref() {
-            Switch::Flag(true) => Ok(Offline::Always),
-            Switch::Flag(false) => Ok(Offline::Never),
-            Switch::Word(word) if word == "auto" => Ok(Offline::Auto),
-            Switch::Word(word) => {
-                let problem = format!("offline: {word:?} is neither \"auto\" nor true or false");
-                Err(self.error(offline.span().start, problem, "write \"auto\", true or false"))
-            }
-        }
-    }
-
-    fn image(&self, image: &Spanned<String>) -> Result<String> {
-        let text = image.get_ref();
-        if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
-            let problem = format!("{text:?} is no image reference");
-            return Err(self.error(image.span().start, problem, "write a reference such as \"registry:2\""));
-        }
-        Ok(text.clone())
-    }
-
-    fn port(&self, port: &Spanned<i64>) -> Result<u16> {
-        u16::try_from(*port.get_ref()).ok().filter(|&port| port != 0).ok_or_else(|| {
-            self.error(port.span().start, format!("{} is no port", port.get_ref()), "write a number from 1 to 65535")
-        })
-    }
-
-    fn upstream(&self, upstream: &Spanned<String>) -> Result<String> {
-        let text = upstream.get_ref();
-        let at = upstream.span().start;
-        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
-        else {
-            let problem = format!("upstream {text:?} has no scheme");
-            return Err(self.error(at, problem, format!("write \"https://{text}\", or http:// for one without TLS")));
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains('@') {
-            // The address itself would show the password, so it is not repeated here.
-            return Err(self.error(at, "an upstream must not hold a user or a password", "write the address alone"));
-        }
-        if let Some((authority, _)) = rest.split_once(['/', '?', '#']) {
-            let problem = format!("upstream {text:?} has a path, which the registry drops in silence");
-            return Err(self.error(at, problem, format!("write \"{scheme}://{authority}\"")));
-        }
-        if !is_host(rest) {
-            return Err(self.error(at, format!("upstream {text:?} names no host"), "write \"https://HOST\""));
-        }
-        Ok(format!("{scheme}://{rest}"))
-    }
-
-    fn credentials(&self, host: &str, at: usize, table: &Table) -> Result<Option<Credentials>> {
-        let example = "add `username` with one of `password_env` and `password_file`";
-        let password = match (&table.password_env, &table.password_file) {
-            (Some(_), Some(file)) => {
-                let problem = format!("{host} has both password_env and password_file");
-                return Err(self.error(file.span().start, problem, "leave one of them out"));
-            }
-            (Some(name), None) => {
-                let fits = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-                if !fits(name.get_ref()) {
-                    // What stands there may be the password itself, so it is not repeated.
-                    let problem = format!("{host}: password_env is not the name of a variable");
-                    return Err(self.error(name.span().start, problem, "name the variable that holds the password"));
-                }
-                Some(Password::Env(name.get_ref().clone()))
-            }
-            (None, Some(file)) => {
-                let folder = self.file.parent().unwrap_or(camino::Utf8Path::new(""));
-                Some(Password::File(folder.join(file.get_ref())))
-            }
-            (None, None) => None,
-        };
-        match (&table.username, password) {
-            (Some(username), Some(password)) if !username.get_ref().is_empty() => {
-                Ok(Some(Credentials { username: username.get_ref().clone(), password }))
-            }
-            (None, None) => Ok(None),
-            (Some(username), Some(_)) => {
-                Err(self.error(username.span().start, format!("{host} has an empty username"), example))
-            }
-            (Some(username), None) => {
-                Err(self.error(username.span().start, format!("{host} has a username and no password"), example))
-            }
-            (None, Some(_)) => Err(self.error(at, format!("{host} has a password and no username"), example)),
-        }
-    }
-
-    /// Whoever reaches a proxy may read through it what its account may.
-    fn not_for_everyone(&self, slots: &[Slot], bind: Bind) -> Result<()> {
-        let Some(slot) = slots.iter().find(|slot| bind == Bind::All && slot.mirror.credentials.is_some()) else {
-            return Ok(());
-        };
-        let problem = format!(
-            "{} has credentials, and bind is \"all\": everyone on the network could read what that account may",
-            slot.mirror.host
-        );
-        Err(self.error(slot.at, problem, "add `bind = \"local\"`, or one address, at the top of the file"))
-    }
-
-    fn address(&self, address: &Spanned<String>) -> Result<String> {
-        let text = address.get_ref();
-        if text.parse::<IpAddr>().is_ok() || (is_host(text) && !text.contains(':')) {
-            return Ok(text.clone());
-        }
-        let problem = format!("{text:?} is neither a host name nor an address");
-        Err(self.error(
-            address.span().start,
-            problem,
-            "write it without scheme and port: the mirrors' own ports are used",
-        ))
-    }
-
-    fn boot(&self, table: &BootTable) -> Result<Sources> {
-        let mut sources = Sources::default();
-        let places = [(&table.release, &mut sources.release), (&table.factory, &mut sources.factory)];
-        for (given, place) in places {
-            let Some(given) = given else { continue };
-            let text = given.get_ref().trim_end_matches('/');
-            let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-            // A password in an address would end in a command line.
-            if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' '])) {
-                let problem = "that is no plain http or https address".to_owned();
-                return Err(self.error(given.span().start, problem, "write \"https://HOST/PATH\", without a user"));
-            }
-            text.clone_into(place);
-        }
-        Ok(sources)
-    }
-
-    fn distinct(&self, slots: &[Slot]) -> Result<()> {
-        for (index, slot) in slots.iter().enumerate() {
-            for earlier in &slots[..index] {
-                let (one, other) = (&earlier.mirror, &slot.mirror);
-                let at = slot.at.max(earlier.at);
-                if one.port == other.port {
-                    let problem = format!("{} and {} are both on port {}", one.host, other.host, one.port);
-                    return Err(self.error(at, problem, "give one of them another port"));
-                }
-                if one.name == other.name {
-                    let problem = format!("{} and {} would both be named {}", one.host, other.host, one.name);
-                    return Err(self.error(at, problem, "leave one of them out"));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a text is a host with an optional port, as it stands at the head of an image reference.
-fn is_host(text: &str) -> bool {
-    let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+/// Whoever reaches a proxy may read through it what its account may.
+fn not_for_everyone(source: &Source, slots: &[Slot], bind: Bind) -> Result<()> {
+    let Some(slot) = slots.iter().find(|slot| bind == Bind::All && slot.mirror.credentials.is_some()) else {
+        return Ok(());
     };
-    name.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+    let problem = format!(
+        "{} has credentials, and bind is \"all\": everyone on the network could read what that account may",
+        slot.mirror.host
+    );
+    Err(source.error(slot.at, problem, "add `bind = \"local\"`, or one address, at the top of the file"))
 }
 
+fn distinct(source: &Source, slots: &[Slot]) -> Result<()> {
+    for (index, slot) in slots.iter().enumerate() {
+        for earlier in &slots[..index] {
+            let (one, other) = (&earlier.mirror, &slot.mirror);
+            let at = slot.at.max(earlier.at);
+            if one.port == other.port {
+                let problem = format!("{} and {} are both on port {}", one.host, other.host, one.port);
+                return Err(source.error(at, problem, "give one of them another port"));
+            }
+            if one.name == other.name {
+                let problem = format!("{} and {} would both be named {}", one.host, other.host, one.name);
+                return Err(source.error(at, problem, "leave one of them out"));
+            }
+        }
+    }
+    Ok(())
+}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Credentials, Password};
 
     fn parse(text: &str) -> Result<Config> {
         super::parse(Some("cache.toml".into()), text, None)

@@ -11,7 +11,6 @@ use crate::exec::Cmd;
 pub mod context;
 pub mod create;
 pub mod flags;
-pub mod mirrors;
 pub mod network;
 pub mod show;
 

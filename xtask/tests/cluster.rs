@@ -123,7 +123,7 @@ fn an_engine_that_is_too_old_for_1_12_is_named_to_it() {
     assert_eq!(made.code, Some(0), "{made:?}");
     let old = api.split_once('.').unwrap().1.parse::<u32>().unwrap() < 44;
     let named = user.calls(&["cluster", "create"]).pop().unwrap()["env"]["DOCKER_API_VERSION"].clone();
-    assert_eq!(named.as_str(), Some(api.as_str()).filter(|_| old));
+    assert_eq!(named.as_str().filter(|named| !named.is_empty()), Some(api.as_str()).filter(|_| old));
     assert_eq!(made.stderr.contains("DOCKER_API_VERSION=1.41 is set"), old && api == "1.41", "{made:?}");
     assert_eq!(user.down().code, Some(0));
 }

@@ -16,12 +16,17 @@ use machine::{Machine, releases, run};
 use support::HOSTS;
 use xshell::Shell;
 use xtask::exec::{Cmd, Output};
+use xtask::mirror_format::{self, Endpoint};
 use xtask::talosctl::create::{Boot, Create, MirrorsAs};
 use xtask::talosctl::show::Shown;
-use xtask::talosctl::{Provisioner, Version, as_root, destroy, image, images, mirrors, network, show, version};
+use xtask::talosctl::{Provisioner, Version, as_root, destroy, image, images, network, show, version};
 
-fn mirrors_at(address: &str) -> Vec<mirrors::Mirror> {
-    HOSTS.iter().zip(5000..).map(|(host, port)| ((*host).to_owned(), format!("http://{address}:{port}"))).collect()
+fn mirrors_at(address: &str) -> Vec<Endpoint> {
+    HOSTS
+        .iter()
+        .zip(5000..)
+        .map(|(host, port)| Endpoint { host: (*host).to_owned(), url: format!("http://{address}:{port}") })
+        .collect()
 }
 
 /// Everything that makes sense for a release and a provisioner.
@@ -99,7 +104,7 @@ fn mirrors_as_a_patch_are_taken_wherever_there_is_such_a_command_line() {
                 Create::new(provisioner, "demo", machine.path("state"), network::read("10.5.0.0/24").unwrap());
             wish.mirrors = mirrors_at("10.5.0.1");
             wish.mirrors_as = MirrorsAs::Patch(file.clone());
-            std::fs::write(&file, mirrors::patch(&release, &wish.mirrors, release.at_least((1, 9))).unwrap()).unwrap();
+            std::fs::write(&file, mirror_format::patch(&release, &wish.mirrors)).unwrap();
             match wish.command(&release) {
                 Ok(create) => {
                     assert!(release.at_least((1, 2)));

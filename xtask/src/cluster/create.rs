@@ -15,6 +15,7 @@ use crate::cluster::{contexts, down, mirrors};
 use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::exec::Cmd;
+use crate::mirror_format::{self, Endpoint};
 use crate::status::Figures;
 use crate::talosctl::create::{Create, MirrorsAs};
 use crate::talosctl::{self, Provisioner, Version, flags, network};
@@ -154,7 +155,7 @@ fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
         workers: args.workers,
         talos_version: args.talos_version.clone(),
         kubernetes_version: args.kubernetes_version.clone(),
-        mirrors: wish.mirrors.iter().map(|(host, url)| format!("{host}={url}")).collect(),
+        mirrors: wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect(),
         extra: args.extra.clone(),
     }
 }
@@ -210,7 +211,7 @@ fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<()>
     app.term.warn(&error.to_string());
     let healthy = healthy(app, &prepared.mirrors)?;
     prepared.mirrors.retain(|mirror| healthy.contains(&mirror.host));
-    prepared.wish.mirrors.retain(|(host, _)| healthy.contains(host));
+    prepared.wish.mirrors.retain(|mirror| healthy.contains(&mirror.host));
     Ok(())
 }
 
@@ -268,8 +269,8 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
     if let MirrorsAs::Patch(file) = &wish.mirrors_as {
         let target = asked.talos_version.as_deref().and_then(Version::parse);
         let oldest = target.as_ref().map_or(&talos.version, |target| talos.version.older(target));
-        let patch = talosctl::mirrors::patch(oldest, &wish.mirrors, false).map_err(|f| Error::Blocked(vec![f]))?;
-        std::fs::write(file, patch).map_err(Error::io(format!("write {file}")))?;
+        std::fs::write(file, mirror_format::patch(oldest, &wish.mirrors))
+            .map_err(Error::io(format!("write {file}")))?;
     }
     talos.api_note().iter().for_each(|note| app.term.step(note));
     let before = contexts::list(&app.processes, talos, provisioner)?;

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use ipnet::Ipv4Net;
 
 use crate::config::{Bind, Config, Mirror};
-use crate::docker;
 use crate::error::{Error, Finding, Result};
 use crate::exec::Runner;
+use crate::listen;
+use crate::mirror_format::{Endpoint, endpoints};
 use crate::observe::engine_answer;
 use crate::talosctl::Provisioner;
 
@@ -31,19 +32,19 @@ pub fn address(runner: &dyn Runner, config: &Config, provisioner: Provisioner, c
         (Bind::Address(address), _) => Ok(address.to_string()),
         (Bind::All, Provisioner::Qemu) => Ok(std::net::Ipv4Addr::from(u32::from(cidr.network()) + 1).to_string()),
         (Bind::Local, _) | (Bind::All, Provisioner::Docker) => {
-            let cmd = docker::bridge();
-            Ok(docker::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?.to_string())
+            let cmd = listen::bridge();
+            Ok(listen::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?.to_string())
         }
     }
 }
 
 /// The mirrors as talosctl is told of them, in the order of the configuration.
-pub fn told(mirrors: &[Mirror], address: &str) -> Vec<(String, String)> {
+pub fn told(mirrors: &[Mirror], address: &str) -> Vec<Endpoint> {
     let authority = match address.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         _ => address.to_owned(),
     };
-    mirrors.iter().map(|mirror| (mirror.host.clone(), format!("http://{authority}:{}", mirror.port))).collect()
+    endpoints(mirrors, &authority)
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
     fn mirrors_are_told_in_their_order_with_brackets_where_they_are_needed() {
         let config = Config::load("/nonexistent".into(), &crate::config::Overrides::default()).unwrap();
         let told = told(&config.mirrors, "fd00::1");
-        assert_eq!(told[0], ("docker.io".to_owned(), "http://[fd00::1]:5000".to_owned()));
+        assert_eq!((told[0].host.as_str(), told[0].url.as_str()), ("docker.io", "http://[fd00::1]:5000"));
         assert_eq!(told.len(), 7);
     }
 }

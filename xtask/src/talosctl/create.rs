@@ -5,8 +5,8 @@ use ipnet::Ipv4Net;
 
 use crate::error::Finding;
 use crate::exec::Cmd;
+use crate::mirror_format::Endpoint;
 use crate::talosctl::flags::{self, Opt};
-use crate::talosctl::mirrors::Mirror;
 use crate::talosctl::{Dialect, Provisioner, Version, write};
 
 /// A cluster as it is wished for.
@@ -29,7 +29,7 @@ pub struct Create {
     /// The Kubernetes that nodes run.
     pub kubernetes_version: Option<String>,
     /// The registry mirrors, in order.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Vec<Endpoint>,
     /// How nodes learn of the mirrors.
     pub mirrors_as: MirrorsAs,
     /// The image of docker nodes.
@@ -47,7 +47,7 @@ pub struct Create {
 pub enum MirrorsAs {
     /// One `--registry-mirror` each; works in every release.
     Flag,
-    /// A `--config-patch` from this file, which holds [`crate::talosctl::mirrors::patch`].
+    /// A `--config-patch` from this file, which holds [`crate::mirror_format::patch`].
     Patch(Utf8PathBuf),
 }
 
@@ -251,7 +251,7 @@ impl Line<'_> {
         }
         match &wish.mirrors_as {
             MirrorsAs::Flag => {
-                for (host, url) in &wish.mirrors {
+                for Endpoint { host, url } in &wish.mirrors {
                     self.option(Opt::Mirror, format!("{host}={url}"), "--registry-mirror", "");
                 }
             }
@@ -277,7 +277,7 @@ mod tests {
     fn wish(provisioner: Provisioner) -> Create {
         let cidr = "10.5.0.0/24".parse().unwrap();
         let mirrors = [("docker.io", "http://10.5.0.1:5000"), ("ghcr.io", "http://10.5.0.1:5004")];
-        let mirrors = mirrors.map(|(host, url)| (host.to_owned(), url.to_owned())).to_vec();
+        let mirrors = mirrors.map(|(host, url)| Endpoint { host: host.to_owned(), url: url.to_owned() }).to_vec();
         Create { mirrors, ..Create::new(provisioner, "x", "/s", cidr) }
     }
 
