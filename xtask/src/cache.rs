@@ -1,24 +1,23 @@
-//! The cache tasks: up, down, clean, logs.
+//! The cache tasks: up, down, logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
 use serde_json::json;
 
 use crate::app::App;
 use crate::cli::Up;
 use crate::config::{Config, Mirror, Offline};
 use crate::container::Container;
-use crate::docker::{self, LABEL_PREFIX, Mode};
+use crate::docker::{self, Mode};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, ReadOnly, Runner};
 use crate::observe::{self, each, together};
 use crate::plan::{Observed, Plan};
 use crate::reconcile::{Done, Ground, Reconcile};
-use crate::{disk, image, report, status};
+use crate::{image, report, status};
 
 /// `cache-up`.
 ///
@@ -26,6 +25,10 @@ use crate::{disk, image, report, status};
 /// Something stands in the way, or a proxy does not come up.
 pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
+    if let Some(archive) = up.image_archive.as_ref().filter(|archive| !archive.is_file()) {
+        let fix = "name a file as `docker save` writes it".to_owned();
+        return Err(Error::Usage { problem: format!("there is no file {archive}"), fix });
+    }
     if app.dry_run {
         let plan = plan(app, &mirrors, up)?;
         return app.print(|| report::plan(&plan), || json!({ "steps": plan.steps }));
@@ -80,9 +83,6 @@ pub fn bring_up(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Done> {
 /// What has to be so before the first container is created: an engine that is new enough, and the images.
 fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observed) -> Result<Ground> {
     let made: Vec<&Mirror> = mirrors.iter().filter(|mirror| plan.makes(&mirror.host)).collect();
-    if made.is_empty() {
-        return Ok(Ground::default());
-    }
     let images: BTreeSet<&str> = made.iter().map(|mirror| mirror.image.as_str()).collect();
     let (absent, (version, volumes)) = together(
         || image::absent(&app.processes, &images),
@@ -92,7 +92,7 @@ fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observ
     let volumes = volumes?;
     for mirror in &made {
         let first = !observed.containers.contains_key(&mirror.name);
-        if first && volumes.get(&mirror.name).is_some_and(|volume| !volume.ours) {
+        if first && volumes.get(&mirror.name).is_some_and(|volume| volume.prefix.is_empty()) {
             let word = format!(
                 "a volume {} is there that this did not make: it is used as it is, and cache-clean will leave it",
                 mirror.name
@@ -112,11 +112,11 @@ fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observ
         .filter(|mirror| !observed.containers.contains_key(&mirror.name) && !volumes.contains_key(&mirror.name))
         .map(|mirror| mirror.name.clone())
         .collect();
-    Ok(Ground { origins, fresh })
+    Ok(Ground::new(origins, fresh))
 }
 
 /// The mirrors' containers that are ours to stop or remove.
-fn ours<'a>(app: &App, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mirror> {
+pub(crate) fn ours<'a>(app: &App, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mirror> {
     let mine = |mirror: &&Mirror| {
         let container = observed.containers.get(&mirror.name);
         container.is_some_and(|container| observe::is_ours(&app.config, mirror, container, &observed.listen))
@@ -124,21 +124,26 @@ fn ours<'a>(app: &App, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mi
     mirrors.iter().filter(mine).collect()
 }
 
-/// Runs commands that change something one after the other, or prints them where this is a dry run.
-fn change(app: &App, commands: &[Cmd], result: impl FnOnce() -> (String, serde_json::Value)) -> Result<()> {
-    if app.dry_run {
-        let lines: Vec<String> = commands.iter().map(Cmd::shell).collect();
-        let text = || lines.iter().map(|line| format!("would run {line}\n")).collect();
-        return app.print(text, || json!({ "would_run": lines }));
+/// Prints what would be run where this is a dry run; whether it is one.
+pub(crate) fn only_printed(app: &App, commands: &[Cmd]) -> Result<bool> {
+    if !app.dry_run {
+        return Ok(false);
     }
-    for cmd in commands {
-        app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again")?;
-    }
-    let (text, json) = result();
+    let lines: Vec<String> = commands.iter().map(Cmd::shell).collect();
+    let text = || match &lines[..] {
+        [] => "nothing to do\n".to_owned(),
+        lines => lines.iter().map(|line| format!("would run {line}\n")).collect(),
+    };
+    app.print(text, || json!({ "would_run": lines }))?;
+    Ok(true)
+}
+
+/// Says the result of a task: as JSON, or as a line of progress.
+pub(crate) fn say(app: &App, text: &str, json: impl FnOnce() -> serde_json::Value) -> Result<()> {
     if app.json {
-        return app.print(String::new, || json);
+        return app.print(String::new, json);
     }
-    app.term.step(&text);
+    app.term.step(text);
     Ok(())
 }
 
@@ -156,93 +161,17 @@ pub fn down(app: &App, hosts: &[String]) -> Result<()> {
         .map(|mirror| mirror.name.clone())
         .collect();
     let commands: Vec<Cmd> = Some(docker::stop(&names)).filter(|_| !names.is_empty()).into_iter().collect();
-    change(app, &commands, || {
-        let text = match &names[..] {
-            [] => "nothing to stop".to_owned(),
-            names => format!("stopped {}; what they cached is kept", names.join(", ")),
-        };
-        (text, json!({ "stopped": names }))
-    })
-}
-
-/// `cache-clean`.
-///
-/// # Errors
-/// The engine does not answer or refuses, or `--keep-cache` would lose the cache of a container made by hand.
-pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
-    let mirrors = app.config.select(hosts)?;
-    crate::tool::Tool::Docker.require()?;
-    let (listing, volumes) =
-        together(|| observe::listing(&app.processes), || observe::volumes(&app.processes, Some(&app.config.prefix)));
-    let listing = listing?;
-    let named = |name: &str| hosts.is_empty() || mirrors.iter().any(|mirror| mirror.name == name);
-    let labelled = |entry: &&docker::Listed| entry.prefix == app.config.prefix && named(&entry.name);
-    let mut containers: BTreeSet<String> = listing.iter().filter(labelled).map(|entry| entry.name.clone()).collect();
-    let by_hand = by_hand(app, &mirrors, &listing)?;
-    if keep_cache {
-        keeps_nothing_in_itself(&by_hand)?;
+    if only_printed(app, &commands)? {
+        return Ok(());
     }
-    containers.extend(by_hand.into_iter().map(|mirror| mirror.name.clone()));
-    let volumes: BTreeMap<String, Utf8PathBuf> = volumes?
-        .into_iter()
-        .filter(|(name, _)| !keep_cache && named(name))
-        .map(|(n, volume)| (n, volume.path))
-        .collect();
-    let image = mirrors.first().map_or("", |mirror| mirror.image.as_str());
-    let freed: Option<u64> = match app.dry_run {
-        true => None,
-        false => disk::volumes(&app.processes, &volumes, image)?.into_values().sum(),
+    for cmd in &commands {
+        app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again")?;
+    }
+    let text = match &names[..] {
+        [] => "nothing to stop".to_owned(),
+        names => format!("stopped {}; what they cached is kept", names.join(", ")),
     };
-    let containers: Vec<String> = containers.into_iter().collect();
-    let names: Vec<String> = volumes.into_keys().collect();
-    let mut commands = Vec::new();
-    if !containers.is_empty() {
-        commands.push(docker::remove(&containers));
-    }
-    if !names.is_empty() {
-        commands.push(docker::remove_volumes(&names));
-    }
-    change(app, &commands, || {
-        let json = json!({ "removed": { "containers": containers, "volumes": names }, "freed_bytes": freed });
-        (cleaned(containers.len(), names.len(), freed, keep_cache), json)
-    })
-}
-
-fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bool) -> String {
-    if containers + volumes == 0 {
-        return "nothing to remove".to_owned();
-    }
-    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let kept = match freed {
-        _ if keep_cache => "what they cached is kept".to_owned(),
-        Some(bytes) => format!("freed {}", report::bytes(bytes)),
-        None => "how much that freed could not be measured".to_owned(),
-    };
-    format!("removed {} and {}; {kept}", count(containers, "container"), count(volumes, "volume"))
-}
-
-/// The mirrors whose container carries no label and is what the guide would have made.
-fn by_hand<'a>(app: &App, mirrors: &'a [Mirror], listing: &[docker::Listed]) -> Result<Vec<&'a Mirror>> {
-    let unlabelled = |mirror: &&Mirror| listing.iter().any(|e| e.name == mirror.name && e.prefix.is_empty());
-    let candidates: Vec<Mirror> = mirrors.iter().filter(unlabelled).cloned().collect();
-    if candidates.is_empty() {
-        return Ok(Vec::new());
-    }
-    let observed = observe::look(&app.processes, &app.config, &candidates)?;
-    let without = |mirror: &&Mirror| observed.containers[&mirror.name].label(LABEL_PREFIX).is_none();
-    let hosts: BTreeSet<&str> =
-        ours(app, &candidates, &observed).into_iter().filter(without).map(|mirror| mirror.host.as_str()).collect();
-    Ok(mirrors.iter().filter(|mirror| hosts.contains(mirror.host.as_str())).collect())
-}
-
-/// A container made by hand has its cache in an anonymous volume, which would be an orphan without it.
-fn keeps_nothing_in_itself(by_hand: &[&Mirror]) -> Result<()> {
-    let finding = |mirror: &&Mirror| {
-        let problem = format!("{} was made by hand, and its cache would be lost with it", mirror.name);
-        Finding::new(&mirror.host, problem, format!("`cargo xtask cache-down {}` stops it and keeps all", mirror.host))
-    };
-    let findings: Vec<Finding> = by_hand.iter().map(finding).collect();
-    if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
+    say(app, &text, || json!({ "stopped": names }))
 }
 
 /// `cache-logs`.
@@ -265,5 +194,9 @@ pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> 
             writeln!(out, "{:width$} | {line}", mirror.host).is_ok()
         })
     });
-    results.into_iter().try_for_each(|(_, result)| result)
+    match results.into_iter().try_for_each(|(_, result)| result) {
+        // Whoever follows ends it with Ctrl-C.
+        Err(Error::Interrupted { signal, .. }) if follow => Err(Error::Ended { signal }),
+        other => other,
+    }
 }

@@ -16,7 +16,7 @@ pub(crate) struct File {
     pub(crate) prefix: Option<Spanned<String>>,
     pub(crate) image: Option<Spanned<String>>,
     pub(crate) bind: Option<Spanned<String>>,
-    pub(crate) offline: Option<Spanned<Switch>>,
+    pub(crate) offline: Option<Spanned<toml::Value>>,
     #[serde(default)]
     pub(crate) mirrors: BTreeMap<Spanned<String>, Table>,
     #[serde(default)]
@@ -36,13 +36,6 @@ pub(crate) struct ClusterTable {
 pub(crate) struct BootTable {
     pub(crate) release: Option<Spanned<String>>,
     pub(crate) factory: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Switch {
-    Flag(bool),
-    Word(String),
 }
 
 #[derive(Default, Deserialize)]
@@ -80,6 +73,36 @@ impl Source<'_> {
 
     pub(crate) fn syntax(&self, error: &toml::de::Error) -> Error {
         let at = error.span().map_or(0, |span| span.start);
-        self.error(at, error.message().trim(), "docs/cache.md lists every key with an example")
+        let message = without_values(error.message().trim());
+        if let Some(at) = self.unquoted_host().filter(|_| message.starts_with("unknown field")) {
+            let fix = "write the host in quotes: [mirrors.\"docker.io\"]";
+            return self.error(at, "without quotes, the dots of a host divide it into tables", fix);
+        }
+        let fix = if message.contains("unknown field `password`") {
+            "a password has no place in this file: name where it is with `password_env` or `password_file`"
+        } else {
+            "docs/cache.md lists every key with an example"
+        };
+        self.error(at, message, fix)
     }
+
+    /// Where a table `[mirrors.docker.io]` begins, whose host is not in quotes.
+    fn unquoted_host(&self) -> Option<usize> {
+        let mut at = 0;
+        self.text.split_inclusive('\n').find_map(|line| {
+            let begin = at;
+            at += line.len();
+            let host = line.trim_start().strip_prefix("[mirrors.")?;
+            (!host.starts_with(['"', '\''])).then_some(begin)
+        })
+    }
+}
+
+/// A message of the parser without the values that it quotes: one of them may be a password in the wrong place.
+fn without_values(message: &str) -> String {
+    let Some((before, rest)) = message.split_once("invalid type: ") else { return message.to_owned() };
+    let kind: String = rest.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+    let expected = rest.rsplit_once("expected ").map_or("something else", |(_, expected)| expected);
+    let expected = if expected == "i64" { "a number" } else { expected };
+    format!("{before}a {kind} stands where {expected} belongs")
 }

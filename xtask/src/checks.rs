@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use toml::Spanned;
 
 use crate::boot::Sources;
-use crate::cache_toml::{BootTable, Source, Switch, Table};
+use crate::cache_toml::{BootTable, Source, Table};
 use crate::config::{Bind, Credentials, Offline, Password};
 use crate::error::Result;
 use crate::settings::PREFIX;
@@ -47,14 +47,14 @@ impl Source<'_> {
         }
     }
 
-    pub(crate) fn offline(&self, offline: Option<&Spanned<Switch>>) -> Result<Offline> {
+    pub(crate) fn offline(&self, offline: Option<&Spanned<toml::Value>>) -> Result<Offline> {
         let Some(offline) = offline else { return Ok(Offline::Auto) };
         match offline.get_ref() {
-            Switch::Flag(true) => Ok(Offline::Always),
-            Switch::Flag(false) => Ok(Offline::Never),
-            Switch::Word(word) if word == "auto" => Ok(Offline::Auto),
-            Switch::Word(word) => {
-                let problem = format!("offline: {word:?} is neither \"auto\" nor true or false");
+            toml::Value::Boolean(true) => Ok(Offline::Always),
+            toml::Value::Boolean(false) => Ok(Offline::Never),
+            toml::Value::String(word) if word == "auto" => Ok(Offline::Auto),
+            _ => {
+                let problem = "offline is neither \"auto\" nor true or false";
                 Err(self.error(offline.span().start, problem, "write \"auto\", true or false"))
             }
         }
@@ -62,7 +62,7 @@ impl Source<'_> {
 
     pub(crate) fn image(&self, image: &Spanned<String>) -> Result<String> {
         let text = image.get_ref();
-        if text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
+        if !is_reference(text) {
             let problem = format!("{text:?} is no image reference");
             return Err(self.error(image.span().start, problem, "write a reference such as \"registry:2\""));
         }
@@ -76,24 +76,37 @@ impl Source<'_> {
     }
 
     pub(crate) fn upstream(&self, upstream: &Spanned<String>) -> Result<String> {
-        let text = upstream.get_ref();
-        let at = upstream.span().start;
-        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+        let (text, at) = (upstream.get_ref(), upstream.span().start);
+        if text.contains('@') {
+            // The address itself would show the password, so it is not repeated here.
+            let fix = "write the address alone; `username` and `password_env` are keys of their own";
+            return Err(self.error(at, "an upstream must not hold a user or a password", fix));
+        }
+        let lower = text.to_lowercase();
+        let Some((scheme, rest)) = lower.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
         else {
-            let problem = format!("upstream {text:?} has no scheme");
-            return Err(self.error(at, problem, format!("write \"https://{text}\", or http:// for one without TLS")));
+            let host = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest);
+            let problem = format!("upstream {text:?} has no scheme that a registry speaks");
+            return Err(self.error(at, problem, format!("write \"https://{host}\", or http:// for one without TLS")));
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains('@') {
-            // The address itself would show the password, so it is not repeated here.
-            return Err(self.error(at, "an upstream must not hold a user or a password", "write the address alone"));
-        }
         if let Some((authority, _)) = rest.split_once(['/', '?', '#']) {
             let problem = format!("upstream {text:?} has a path, which the registry drops in silence");
             return Err(self.error(at, problem, format!("write \"{scheme}://{authority}\"")));
         }
-        if !is_host(rest) {
+        let ipv6 = rest.parse::<std::net::SocketAddrV6>().is_ok()
+            || rest
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+                .is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+        if !ipv6 && !is_host(rest) {
             return Err(self.error(at, format!("upstream {text:?} names no host"), "write \"https://HOST\""));
+        }
+        let name = rest.rsplit_once(':').map_or(rest, |(name, _)| name);
+        if name == "localhost" || name.starts_with("127.") || name == "[::1]" {
+            let problem = format!("upstream {text:?} is the proxy's own loopback, inside of its container");
+            let fix = "name this host by an address that containers reach, that of the docker bridge for instance";
+            return Err(self.error(at, problem, fix));
         }
         Ok(format!("{scheme}://{rest}"))
     }
@@ -176,4 +189,53 @@ pub fn is_host(text: &str) -> bool {
             && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
     name.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+}
+
+/// Whether a text is an image reference: `[HOST/]PATH[:TAG][@DIGEST]` (the grammar of distribution/reference).
+fn is_reference(text: &str) -> bool {
+    let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
+    let tag_fits =
+        |tag: &str| !tag.is_empty() && tag.len() <= 128 && tag.chars().all(word) && !tag.starts_with(['.', '-']);
+    let digest_fits = |digest: &str| {
+        digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit()))
+    };
+    let component = |part: &str| {
+        part.chars().all(|c| word(c) && !c.is_ascii_uppercase())
+            && part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    let host = |part: &str| (part.contains(['.', ':']) || part == "localhost") && is_host(&part.to_lowercase());
+    let mut parts = path.split('/');
+    let first = parts.next().unwrap_or_default();
+    let rest: Vec<&str> = parts.collect();
+    let first_fits = component(first) || (!rest.is_empty() && host(first));
+    first_fits && rest.into_iter().all(component) && tag.is_none_or(tag_fits) && digest.is_none_or(digest_fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_told_from_what_only_looks_like_one() {
+        let digest = format!("registry@sha256:{}", "0".repeat(64));
+        for fits in [
+            "registry",
+            "registry:2",
+            "docker.io/library/registry:2.8.3",
+            "localhost:5000/a/b_c",
+            &digest,
+            "Host.example/a:X",
+        ] {
+            assert!(is_reference(fits), "{fits}");
+        }
+        for no in ["", "-x", "Registry:2", "registry:2;rm", "a b", "registry:", "/a", "a//b", "registry@sha256:12"] {
+            assert!(!is_reference(no), "{no}");
+        }
+    }
 }

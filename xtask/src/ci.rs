@@ -1,5 +1,7 @@
 //! `ci`: gets whatever the tests need, then format, lints and all tests.
 
+use serde_json::json;
+
 use crate::app::App;
 use crate::error::Result;
 use crate::exec::Cmd;
@@ -24,9 +26,16 @@ const REGISTRY_3: &str = "github.com/distribution/distribution/v3/cmd/registry@v
 /// The first check that fails; its own output has been shown.
 pub fn ci(app: &App, full: bool) -> Result<()> {
     let needs = engine::needs(&app.processes)?;
-    engine::provide(&app.processes, app.term, &needs)?;
     let missing: Vec<&str> =
         NEEDED.iter().filter(|(tool, _)| tool.path().is_none()).map(|(_, package)| *package).collect();
+    if app.dry_run {
+        let packages = Some(format!("install with apt: {}", missing.join(", "))).filter(|_| !missing.is_empty());
+        let lines: Vec<String> = needs.iter().map(|need| need.line()).chain(packages).collect();
+        let lines = lines.into_iter().chain(commands(full).iter().map(Cmd::shell)).collect::<Vec<_>>();
+        let text = || lines.iter().map(|line| format!("would {line}\n")).collect();
+        return app.print(text, || json!({ "would": lines }));
+    }
+    engine::provide(&app.processes, app.term, &needs)?;
     if !missing.is_empty() {
         Tool::AptGet.require()?;
         engine::install(&app.processes, &missing)?;
@@ -34,14 +43,19 @@ pub fn ci(app: &App, full: bool) -> Result<()> {
     if full {
         registry_3(app)?;
     }
-    let tests: &[&str] =
-        if full { &["test", "--workspace", "--", "--include-ignored"] } else { &["test", "--workspace"] };
-    let lints: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-    for args in [&["fmt", "--all", "--check"], lints, tests] {
-        let cmd = Cmd::write("cargo").args(args.iter().copied());
+    for cmd in commands(full) {
         app.processes.attached(&cmd)?.checked(&cmd, "mend what it names above")?;
     }
     Ok(())
+}
+
+/// The checks, in their order.
+fn commands(full: bool) -> Vec<Cmd> {
+    let tests: &[&str] =
+        if full { &["test", "--workspace", "--", "--include-ignored"] } else { &["test", "--workspace"] };
+    let lints: &[&str] = &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    let format: &[&str] = &["fmt", "--all", "--check"];
+    [format, lints, tests].map(|args| Cmd::write("cargo").args(args.iter().copied())).to_vec()
 }
 
 /// Makes an image of registry 3 with the official image's defaults: its program, built from the release, in registry 2's

@@ -186,11 +186,13 @@ impl Config {
         let named = overrides.file.clone();
         let file = named.or_else(|| Some(root.join(FILE)).filter(|file| file.exists()));
         let text = match &file {
-            Some(file) => std::fs::read_to_string(file).map_err(|source| Error::Config {
-                file: file.clone(),
-                line: None,
-                problem: format!("cannot read it: {source}"),
-                fix: "name a file that is there with --config, or leave the flag out".to_owned(),
+            Some(file) => std::fs::read_to_string(file).map_err(|source| {
+                let fix = match source.kind() {
+                    std::io::ErrorKind::InvalidData => "write it as UTF-8 text",
+                    _ => "name a file that is there with --config, or leave the flag out",
+                };
+                let problem = format!("cannot read it: {source}");
+                Error::Config { file: file.clone(), line: None, problem, fix: fix.to_owned() }
             })?,
             None => String::new(),
         };

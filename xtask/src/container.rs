@@ -74,6 +74,14 @@ struct Settings {
 struct HostConfig {
     #[serde(default)]
     port_bindings: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+    #[serde(default)]
+    restart_policy: RestartPolicy,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+struct RestartPolicy {
+    #[serde(rename = "Name", default)]
+    name: String,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -125,6 +133,11 @@ impl Container {
         variables.iter().find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
     }
 
+    /// Whether it is a registry of ours, or a proxy at all.
+    pub fn is_registry(&self) -> bool {
+        self.label(LABEL_MODE).is_some() || self.upstream().is_some()
+    }
+
     /// Where its counters are, as `ADDRESS:PORT` of this host; `None` where they are not published.
     pub fn counters(&self) -> Option<String> {
         let bindings = self.network_settings.ports.as_ref()?.get(DEBUG_PORT)?.as_ref()?;
@@ -157,6 +170,11 @@ impl Container {
             .iter()
             .find_map(|variable| variable.strip_prefix("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=")?.into())?;
         Some(root).filter(|root| root.trim_end_matches('/') != STORE)
+    }
+
+    /// A mount other than its store: its cache, or the configuration that says where that is, may be there.
+    pub fn other_mount(&self) -> Option<&str> {
+        self.mounts.iter().map(|mount| mount.destination.as_str()).find(|at| *at != STORE)
     }
 
     /// The name of the volume that its store is on; `None` where it is a folder of the host, or in the container.
@@ -198,6 +216,7 @@ impl Container {
             compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
         }
         compare("published port", &self.published(), &listen.ports(mirror.port));
+        compare("restart policy", &self.host_config.restart_policy.name, "always");
         if self.mode() == Mode::Proxy && self.has_credentials() != mirror.credentials.is_some() {
             drift.push(if self.has_credentials() {
                 "it has an account, and none is configured".to_owned()
@@ -251,7 +270,10 @@ mod tests {
             "Id": "abc", "Name": "/registry-docker.io",
             "State": {"Status": "running", "Running": true, "Error": ""},
             "Config": {"Image": "registry:2", "Env": env, "Labels": {LABEL_PREFIX: "registry-"}},
-            "HostConfig": {"PortBindings": {"5000/tcp": [{"HostIp": "", "HostPort": "5000"}]}},
+            "HostConfig": {
+                "PortBindings": {"5000/tcp": [{"HostIp": "", "HostPort": "5000"}]},
+                "RestartPolicy": {"Name": "always"},
+            },
             "Mounts": [{"Type": "volume", "Name": "registry-docker.io", "Destination": "/var/lib/registry"}]
         }]);
         change(&mut value[0]);
@@ -265,7 +287,8 @@ mod tests {
 
     #[test]
     fn drift_says_what_differs() {
-        let cases: [(&str, serde_json::Value, &str); 4] = [
+        let cases: [(&str, serde_json::Value, &str); 5] = [
+            ("/HostConfig/RestartPolicy/Name", json!("no"), "restart policy is no, wanted always"),
             ("/Config/Image", json!("registry:3"), "image is registry:3, wanted registry:2"),
             ("/HostConfig/PortBindings/5000~1tcp/0/HostPort", json!("6000"), "published port is 6000, wanted 5000"),
             (

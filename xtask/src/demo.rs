@@ -14,8 +14,9 @@ use crate::exec::Runner;
 use crate::node::Node;
 use crate::sample::{Image, Kind};
 use crate::stage::Stage;
+use crate::tool::Tool;
 use crate::traffic::Traffic;
-use crate::{cache, observe, registry, report, sample, status};
+use crate::{cache, engine, observe, registry, report, sample, status};
 
 const MIB: usize = 1024 * 1024;
 /// What is pulled: host, repository and media types; the layers are the same sizes for all.
@@ -49,6 +50,9 @@ pub fn demo(app: &App) -> Result<()> {
             || json!({ "images": IMAGES.map(|(host, repository, _)| format!("{host}/{repository}:v1")) }),
         );
     }
+    // A node unpacks as root; whoever is to be asked for a password is asked before anything is made.
+    Tool::Containerd.require()?;
+    engine::authorize(&app.processes)?;
     let stage = Stage::new(app, "demo", &IMAGES.map(|(host, ..)| host), "local")?;
     push(&stage)?;
     let say = |text: &str| app.term.step(text);

@@ -113,10 +113,10 @@ pub fn du(name: &str) -> Cmd {
     docker(Cmd::read("docker"), &["exec", name, "du", "-sk", STORE])
 }
 
-/// The bytes on each volume, by a container that is gone afterwards; it changes nothing that was there.
+/// The bytes on each volume, by a container that is gone afterwards.
 pub fn du_volumes(volumes: &[String], image: &str) -> Cmd {
     let mounts = volumes.iter().enumerate().map(|(n, name)| format!("type=volume,src={name},dst=/{n},readonly"));
-    let cmd = docker(Cmd::read("docker"), &["run", "--rm", "--pull", "never", "--entrypoint", "du"]);
+    let cmd = docker(Cmd::write("docker"), &["run", "--rm", "--pull", "never", "--entrypoint", "du"]);
     cmd.args(mounts.flat_map(|mount| ["--mount".to_owned(), mount]))
         .args([image, "-sk"])
         .args((0..volumes.len()).map(|n| format!("/{n}")))
@@ -218,6 +218,12 @@ pub fn ask_upstream(mirror: &Mirror) -> Cmd {
         .arg(format!("{}/v2/", mirror.upstream))
 }
 
+/// Asks a registry for `/v2/` in its own container.
+pub fn ask_inside(name: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", name, "timeout", "3", "wget", "-q", "-O", "/dev/null"])
+        .arg("http://127.0.0.1:5000/v2/")
+}
+
 /// Whether a line of [`probe_upstream`] says that the upstream answered.
 pub fn upstream_answered(line: &str) -> bool {
     line.contains("msg=\"listening on ")
@@ -287,12 +293,26 @@ pub fn get_credentials(name: &str) -> Cmd {
     docker(Cmd::read("docker"), &["cp", &format!("{name}:{}", credentials::PATH), "-"])
 }
 
-/// Copies what a container has cached to the volume of its mirror, by a container of the mirror's image.
+/// Copies what a container has cached to the volume of its mirror, by a container of the mirror's image, and ends well
+/// only when every file is there in its full size.
 pub fn copy_store(mirror: &Mirror, prefix: &str) -> Cmd {
     let mount = format!("type=volume,src={},dst=/adopted,volume-label={LABEL_PREFIX}={prefix}", mirror.name);
     let from = format!("{}:ro", mirror.name);
-    docker(Cmd::write("docker"), &["run", "--rm", "--volumes-from", &from, "--mount", &mount, "--entrypoint", "cp"])
-        .args([&mirror.image, "-a", &format!("{STORE}/."), "/adopted/"])
+    let script = format!(
+        "cp -a {STORE}/. /adopted/ && cd {STORE} && find . -type f | while read -r f; do \
+         [ \"$(stat -c %s \"$f\")\" = \"$(stat -c %s \"/adopted/$f\")\" ] || {{ echo \"$f was not copied\" >&2; exit 1; }}; done"
+    );
+    docker(Cmd::write("docker"), &["run", "--rm", "--label", &format!("{LABEL_PREFIX}={prefix}")]).args([
+        "--volumes-from",
+        &from,
+        "--mount",
+        &mount,
+        "--entrypoint",
+        "sh",
+        &mirror.image,
+        "-c",
+        &script,
+    ])
 }
 
 /// What a mirror's registry is told by its environment.

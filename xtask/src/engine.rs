@@ -18,6 +18,8 @@ pub enum Need {
     Install(&'static [&'static str]),
     /// Start the engine.
     Start,
+    /// Add the user to the group that may use the engine.
+    Join,
 }
 
 impl Need {
@@ -27,6 +29,7 @@ impl Need {
             Self::Install(packages) => format!("install with apt: {}", packages.join(", ")),
             Self::Start if systemd() => "start the engine: systemctl start docker".to_owned(),
             Self::Start => format!("start the engine: dockerd, detached, its log in {LOG}"),
+            Self::Join => format!("add {} to the group docker, which may use the engine", user()),
         }
     }
 }
@@ -35,12 +38,35 @@ fn systemd() -> bool {
     std::path::Path::new("/run/systemd/system").exists() && Tool::Systemctl.path().is_some()
 }
 
-/// Whether the engine that the environment names answers.
-pub fn answers(runner: &dyn Runner) -> Result<bool> {
+/// Whether the engine may be on this host, as far as `DOCKER_HOST` tells: the ports of another one are not ours to try.
+pub fn is_local() -> bool {
+    std::env::var("DOCKER_HOST").map_or(true, |host| !host.starts_with("tcp://") && !host.starts_with("ssh://"))
+}
+
+/// What the engine that the environment names does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Answers,
+    /// It is there, and this user may not use it.
+    Denied,
+    Silent,
+}
+
+fn ask(runner: &dyn Runner) -> Result<Asked> {
     if Tool::Docker.path().is_none() {
-        return Ok(false);
+        return Ok(Asked::Silent);
     }
-    Ok(runner.run(&crate::docker::version())?.ok())
+    let output = runner.run(&crate::docker::version())?;
+    let denied = String::from_utf8_lossy(&output.stderr).contains("permission denied");
+    Ok(match (output.ok(), denied) {
+        (true, _) => Asked::Answers,
+        (false, true) => Asked::Denied,
+        (false, false) => Asked::Silent,
+    })
+}
+
+fn user() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "this user".to_owned())
 }
 
 /// What is needed before an engine answers; empty when one does.
@@ -48,8 +74,10 @@ pub fn answers(runner: &dyn Runner) -> Result<bool> {
 /// # Errors
 /// There is none and this is neither Debian nor Ubuntu, or the engine that DOCKER_HOST names is somebody else's to start.
 pub fn needs(runner: &dyn Runner) -> Result<Vec<Need>> {
-    if answers(runner)? {
-        return Ok(Vec::new());
+    match ask(runner)? {
+        Asked::Answers => return Ok(Vec::new()),
+        Asked::Denied => return Ok(vec![Need::Join]),
+        Asked::Silent => {}
     }
     if let Some(host) = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
         return Err(Error::Tool {
@@ -115,6 +143,18 @@ pub fn install(processes: &Processes, packages: &[&str]) -> Result<()> {
     processes.attached(&cmd)?.checked(&cmd, fix).map(|_| ())
 }
 
+/// Makes sure that commands run as root need no password for a while, by asking for it on this terminal.
+///
+/// # Errors
+/// Neither root nor sudo, or sudo says no.
+pub fn authorize(processes: &Processes) -> Result<()> {
+    if is_root(processes)? {
+        return Ok(());
+    }
+    let cmd = Cmd::write(Tool::Sudo.require()?).arg("-v");
+    processes.attached(&cmd)?.checked(&cmd, "this needs root: run it as a user who may use sudo").map(|_| ())
+}
+
 /// Does what is needed, and waits until the engine answers.
 ///
 /// # Errors
@@ -124,13 +164,25 @@ pub fn provide(processes: &Processes, term: Term, needs: &[Need]) -> Result<()> 
         match need {
             Need::Install(packages) => install(processes, packages)?,
             Need::Start => start(processes, term)?,
+            Need::Join => {
+                let cmd = as_root(processes, &["usermod", "--append", "--groups", "docker", &user()])?;
+                processes.attached(&cmd)?.checked(&cmd, "add yourself to the group docker by hand")?;
+            }
         }
     }
     Ok(())
 }
 
+/// Whether this user may not use the engine in this session: the membership of a group begins with the next one.
+///
+/// # Errors
+/// The client cannot be started.
+pub fn is_denied(runner: &dyn Runner) -> Result<bool> {
+    Ok(ask(runner)? == Asked::Denied)
+}
+
 fn start(processes: &Processes, term: Term) -> Result<()> {
-    if answers(processes)? {
+    if ask(processes)? != Asked::Silent {
         return Ok(());
     }
     let cmd = if systemd() {
@@ -143,17 +195,17 @@ fn start(processes: &Processes, term: Term) -> Result<()> {
     processes.attached(&cmd)?.checked(&cmd, "start the engine by hand, and read what it says")?;
     let bar = term.waiting("waiting for the engine");
     let started = Instant::now();
-    while !answers(processes)? {
+    while ask(processes)? == Asked::Silent {
         if let Some(signal) = processes.interrupted() {
             return Err(Error::Interrupted { signal, left: "the engine is still starting".to_owned() });
         }
         if started.elapsed() > START_PATIENCE {
-            let log = std::fs::read_to_string(LOG).unwrap_or_default();
+            let log = if systemd() { String::new() } else { std::fs::read_to_string(LOG).unwrap_or_default() };
             return Err(Error::Command {
                 command: cmd.shell(),
                 status: format!("no engine that answers after {} s", START_PATIENCE.as_secs()),
                 seen: crate::exec::tail(&log, 8),
-                fix: format!("read {LOG}"),
+                fix: if systemd() { "read `journalctl -u docker`".to_owned() } else { format!("read {LOG}") },
             });
         }
         std::thread::sleep(Duration::from_millis(200));

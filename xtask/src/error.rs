@@ -120,6 +120,12 @@ pub enum Error {
         /// What state things are in now.
         left: String,
     },
+    /// Ended by a signal where that is the way to end.
+    #[error("")]
+    Ended {
+        /// The signal's number.
+        signal: usize,
+    },
     /// The operating system refused something.
     #[error("cannot {what}: {source}")]
     Io {
@@ -141,7 +147,9 @@ impl Error {
         match self {
             Self::Usage { .. } | Self::Config { .. } => USAGE,
             Self::Negative(_) => NEGATIVE,
-            Self::Interrupted { signal, .. } => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(0)),
+            Self::Interrupted { signal, .. } | Self::Ended { signal } => {
+                128u8.saturating_add(u8::try_from(*signal).unwrap_or(0))
+            }
             _ => FAILED,
         }
     }

@@ -50,9 +50,13 @@ pub fn absent(runner: &dyn Runner, images: &BTreeSet<&str>) -> Result<Vec<String
 }
 
 fn is_absent(runner: &dyn Runner, image: &str) -> Result<bool> {
-    let cmd = Cmd::read("docker").args(["image", "ls", "--quiet", "--no-trunc"]).arg(image);
-    let output = crate::observe::engine_answer(&cmd, runner.run(&cmd)?)?;
-    Ok(output.text().trim().is_empty())
+    let cmd = Cmd::read("docker").args(["image", "inspect", "--format", "{{.Id}}", image]);
+    let output = runner.run(&cmd)?;
+    // The engine's own word, on 20.10 and 29; whatever else it says is no answer to the question.
+    if !output.ok() && String::from_utf8_lossy(&output.stderr).contains("No such image") {
+        return Ok(true);
+    }
+    crate::observe::engine_answer(&cmd, output).map(|_| false)
 }
 
 /// Gets images that are not here, says in one line how each came, and gives that back by image.
@@ -129,14 +133,20 @@ fn scratch(runner: &dyn Runner) -> Result<Utf8PathBuf> {
 }
 
 fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<String> {
-    let fix = "run `apt-get update`, or pass --image-archive FILE";
+    let fix = "mend what it names, or pass --image-archive FILE";
     let sh = |script: &str| -> Result<String> {
         let cmd = Cmd::write("sh").args(["-euc", script, "sh", scratch.as_str()]);
         Ok(runner.run(&cmd)?.checked(&cmd, fix)?.text())
     };
     // Fetched and unpacked, never installed: Debian's package would start a registry of its own on port 5000.
+    let download = "cd \"$1\"; apt-get download --quiet docker-registry busybox-static ca-certificates >&2";
+    if sh(download).is_err() {
+        // A fresh machine has no lists of packages yet.
+        let update = crate::engine::as_root(runner, &["apt-get", "-qq", "update"])?;
+        let _ = runner.run(&update)?;
+        sh(download)?;
+    }
     sh("cd \"$1\"; mkdir -p root/bin root/etc/ssl/certs root/etc/docker/registry root/var/lib/registry root/tmp
-        apt-get download --quiet docker-registry busybox-static ca-certificates >&2
         for deb in *.deb; do dpkg-deb -x \"$deb\" \"${deb%%_*}\"; done")?;
     let version = sh("cd \"$1\"; dpkg-deb -f docker-registry_*.deb Version")?.trim().to_owned();
     sh("cd \"$1\"; install -m 755 docker-registry/usr/bin/docker-registry root/bin/registry

@@ -8,10 +8,10 @@ use serde_json::json;
 use xtask::app::{self, App};
 use xtask::cli::{Cli, Task};
 use xtask::config::{Config, Overrides};
-use xtask::error::Result;
+use xtask::error::{Error, Result};
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
-use xtask::{bench, cache, ci, cluster, demo, mirror_config, onboard, report, status};
+use xtask::{bench, cache, ci, clean, cluster, completions, demo, mirror_config, onboard, report, status};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     match run(&cli, term) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            term.error(&error.to_string(), error.fix());
+            if !matches!(error, Error::Ended { .. }) {
+                term.error(&error.to_string(), error.fix());
+            }
             ExitCode::from(error.code())
         }
     }
@@ -27,9 +29,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, term: Term) -> Result<()> {
     if let Task::Completions { shell } = &cli.task {
-        let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut Cli::command(), "cargo-xtask", &mut script);
-        return app::write(&String::from_utf8_lossy(&script));
+        return app::write(&completions::script(*shell, &mut Cli::command()));
     }
     let overrides = Overrides { file: cli.global.config.clone(), preset: cli.global.preset };
     let app = App {
@@ -43,7 +43,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::Onboard { yes, up } => onboard::onboard(&app, *yes, up),
         Task::CacheUp { hosts, up } => cache::up(&app, hosts, up),
         Task::CacheDown { hosts } => cache::down(&app, hosts),
-        Task::CacheClean { hosts, keep_cache } => cache::clean(&app, hosts, *keep_cache),
+        Task::CacheClean { hosts, keep_cache } => clean::clean(&app, hosts, *keep_cache),
         Task::CacheStatus { hosts } => status::status(&app, hosts),
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
         Task::Cluster(args) => cluster::create::create(&app, args),

@@ -13,7 +13,6 @@ use crate::tool::Tool;
 pub struct Node<'a> {
     runner: &'a dyn Runner,
     folder: Utf8PathBuf,
-    pid: String,
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,10 +33,10 @@ impl<'a> Node<'a> {
         );
         std::fs::create_dir_all(&folder).map_err(Error::io(format!("create {folder}")))?;
         std::fs::write(&file, text).map_err(Error::io(format!("write {file}")))?;
-        let script = "setsid containerd --config \"$1/containerd.toml\" >\"$1/log\" 2>&1 </dev/null & echo $!";
+        let script = "setsid containerd --config \"$1/containerd.toml\" >\"$1/log\" 2>&1 </dev/null &";
         let start = as_root(runner, &["sh", "-c", script, "sh", folder.as_str()])?;
-        let pid = runner.run(&start)?.checked(&start, "read what it says")?.text().trim().to_owned();
-        let node = Self { runner, folder, pid };
+        runner.run(&start)?.checked(&start, "read what it says")?;
+        let node = Self { runner, folder };
         node.wait()?;
         Ok(node)
     }
@@ -95,12 +94,23 @@ impl<'a> Node<'a> {
 
 impl Drop for Node<'_> {
     fn drop(&mut self) {
-        // It removes its own mounts when it is asked to end; its folder goes once it has.
-        let script =
-            "kill \"$1\"; n=0; while kill -0 \"$1\" 2>/dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
-            rm -rf -- \"$2/root\" \"$2/state\" \"$2/socket\" \"$2/socket.ttrpc\" \"$2/log\" \"$2/containerd.toml\"";
-        if let Ok(stop) = as_root(self.runner, &["sh", "-c", script, "sh", &self.pid, self.folder.as_str()]) {
-            let _ = self.runner.run(&stop);
-        }
+        let _ = remove(self.runner, &self.folder);
     }
+}
+
+/// Ends the containerd of a folder, whoever started it, and removes what it left there.
+///
+/// # Errors
+/// Neither root nor sudo, or the command cannot be started.
+pub fn remove(runner: &dyn Runner, folder: &Utf8Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    // It removes its own mounts when it is asked to end; its folder goes once it has.
+    let script = "pid=$(pgrep -f -- \"containerd --config $1/containerd.toml\" || true)
+        [ -z \"$pid\" ] || kill $pid; n=0
+        while [ -n \"$pid\" ] && kill -0 $pid 2>/dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+        rm -rf -- \"$1\"";
+    let cmd = as_root(runner, &["sh", "-c", script, "sh", folder.as_str()])?;
+    runner.run(&cmd).map(|_| ())
 }

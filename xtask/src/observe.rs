@@ -1,6 +1,7 @@
 //! One look at the engine a round: a list and one inspect together, then what only some proxies need.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
@@ -28,6 +29,8 @@ pub struct Look<'a> {
     pub mirrors: &'a [Mirror],
     /// Hosts that were waited for without an answer.
     pub waited: &'a BTreeSet<String>,
+    /// Whether to ask the upstreams of offline proxies if they are back, which takes seconds for one that is silent.
+    pub returns: bool,
 }
 
 /// Observes the mirrors: one inspect of all names and, where that leaves a question, one list.
@@ -37,17 +40,19 @@ pub struct Look<'a> {
 pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let names: Vec<String> = look.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
     let inspect = runner.run(&docker::inspect(&names))?;
-    let containers: BTreeMap<String, Container> = container::containers(&inspect.stdout)?
-        .into_iter()
-        .map(|container| (container.name().to_owned(), container))
-        .collect();
+    // A client that never got as far as the engine prints nothing; the list below has its words.
+    let nothing = !inspect.ok() && inspect.text().trim().is_empty();
+    let found = if nothing { Vec::new() } else { container::containers(&inspect.stdout)? };
+    let containers: BTreeMap<String, Container> =
+        found.into_iter().map(|container| (container.name().to_owned(), container)).collect();
     // An inspect that fails says nothing of the engine: it ends the same way for one absent name and for no engine.
     let wanted: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| !holds_its_port(mirror, &containers)).collect();
     let listing = if inspect.ok() && wanted.is_empty() { Vec::new() } else { listing(runner)? };
     let listen = listen(runner, look.config.bind)?;
-    let holders = holders(&wanted, &listen, &listing);
+    let holders = holders(&wanted, &listen, &listing, crate::engine::is_local());
+    let nowhere = if crate::engine::is_local() { nowhere(&listen) } else { None };
     let details = details(runner, look, &containers)?;
-    Ok(Observed { containers, holders, listen, waited: look.waited.clone(), ..details })
+    Ok(Observed { containers, holders, nowhere, listen, waited: look.waited.clone(), ..details })
 }
 
 /// The addresses to publish on.
@@ -106,7 +111,7 @@ struct Detail {
 fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Container>) -> Result<Observed> {
     let there: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| containers.contains_key(&mirror.name)).collect();
     let mut observed = Observed::default();
-    for (host, detail) in each(&there, |mirror| detail(runner, look.config, mirror, &containers[&mirror.name])) {
+    for (host, detail) in each(&there, |mirror| detail(runner, look, mirror, &containers[&mirror.name])) {
         let detail = detail?;
         if detail.answers {
             observed.answering.insert(host.clone());
@@ -127,8 +132,9 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
     Ok(observed)
 }
 
-fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Container) -> Result<Detail> {
+fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Container) -> Result<Detail> {
     let mut detail = Detail::default();
+    let config = look.config;
     let account =
         mirror.credentials.as_ref().filter(|_| container.mode() == Mode::Proxy && container.has_credentials());
     if let Some(credentials) = account {
@@ -137,9 +143,11 @@ fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Con
     }
     match container.state.status.as_str() {
         "running" => {
-            detail.answers = registry::answers(&registry::address(mirror, config.bind));
+            detail.answers =
+                registry::answers(&registry::address(mirror, config.bind)) || answers_inside(runner, mirror)?;
             let may_return = config.offline == Offline::Auto && container.mode() == Mode::Offline;
-            if detail.answers && may_return {
+            // Whoever has just been waited for in vain is not back yet.
+            if detail.answers && may_return && look.returns && !look.waited.contains(&mirror.host) {
                 runner.lines(&docker::probe_upstream(mirror), &mut |line| {
                     detail.reachable |= docker::upstream_answered(line);
                     !detail.reachable
@@ -159,6 +167,15 @@ fn detail(runner: &dyn Runner, config: &Config, mirror: &Mirror, container: &Con
     Ok(detail)
 }
 
+/// Whether a registry answers in its own container: where that is so and [`registry::answers`] says no, this host is
+/// not the engine's.
+///
+/// # Errors
+/// The client cannot be started.
+pub fn answers_inside(runner: &dyn Runner, mirror: &Mirror) -> Result<bool> {
+    Ok(runner.run(&docker::ask_inside(&mirror.name))?.ok())
+}
+
 fn holds_its_port(mirror: &Mirror, containers: &BTreeMap<String, Container>) -> bool {
     containers.get(&mirror.name).is_some_and(|container| {
         container.publishes(mirror.port)
@@ -167,22 +184,33 @@ fn holds_its_port(mirror: &Mirror, containers: &BTreeMap<String, Container>) -> 
 }
 
 /// Who holds a port that a mirror wants and does not hold itself: another container, or a process.
-fn holders(mirrors: &[&Mirror], listen: &Listen, listing: &[Listed]) -> BTreeMap<u16, String> {
+fn holders(mirrors: &[&Mirror], listen: &Listen, listing: &[Listed], local: bool) -> BTreeMap<u16, String> {
     let holder = |mirror: &Mirror| {
         let other = |entry: &&Listed| entry.name != mirror.name && entry.ports.contains(&mirror.port);
         let by_container = listing.iter().find(other).map(|entry| format!("container {}", entry.name));
-        by_container.or_else(|| process(listen, mirror.port))
+        by_container.or_else(|| process(listen, mirror.port, local))
     };
     mirrors.iter().filter_map(|mirror| Some((mirror.port, holder(mirror)?))).collect()
 }
 
-fn process(listen: &Listen, port: u16) -> Option<String> {
+/// Why an address and port cannot be taken, where they cannot.
+fn refused(address: IpAddr, port: u16) -> Option<ErrorKind> {
+    TcpListener::bind((address, port)).err().map(|error| error.kind())
+}
+
+/// An address to publish on that this host has not.
+fn nowhere(listen: &Listen) -> Option<IpAddr> {
+    let not_here = |address: &&IpAddr| refused(**address, 0) == Some(ErrorKind::AddrNotAvailable);
+    listen.0.iter().find(not_here).copied()
+}
+
+fn process(listen: &Listen, port: u16, local: bool) -> Option<String> {
     let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
     let addresses = if listen.0.is_empty() { &every[..] } else { &listen.0[..] };
-    let busy = |address: &IpAddr| {
-        TcpListener::bind((*address, port)).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-    };
-    if !addresses.iter().any(busy) {
+    if !local {
+        return None;
+    }
+    if !addresses.iter().any(|address| refused(*address, port) == Some(ErrorKind::AddrInUse)) {
         return None;
     }
     let named = listeners::get_process_by_port(port, listeners::Protocol::TCP);
@@ -212,8 +240,8 @@ pub fn listing(runner: &dyn Runner) -> Result<Vec<Listed>> {
 
 /// A volume of the engine.
 pub struct Volume {
-    /// Whether it carries our label.
-    pub ours: bool,
+    /// The value of our label; empty where it carries none.
+    pub prefix: String,
     /// Where it is on the engine's host.
     pub path: Utf8PathBuf,
 }
@@ -228,7 +256,7 @@ pub fn volumes(runner: &dyn Runner, prefix: Option<&str>) -> Result<BTreeMap<Str
     let volume = |line: &str| {
         let mut parts = line.splitn(3, '\t');
         let (name, label, path) = (parts.next()?, parts.next()?, parts.next()?);
-        Some((name.to_owned(), Volume { ours: !label.is_empty(), path: path.into() }))
+        Some((name.to_owned(), Volume { prefix: label.to_owned(), path: path.into() }))
     };
     Ok(text.lines().filter_map(volume).collect())
 }
@@ -248,7 +276,7 @@ pub fn together<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce()
 /// There is no client, or the engine does not answer.
 pub fn look(runner: &dyn Runner, config: &Config, mirrors: &[Mirror]) -> Result<Observed> {
     crate::tool::Tool::Docker.require()?;
-    observe(runner, &Look { config, mirrors, waited: &BTreeSet::new() })
+    observe(runner, &Look { config, mirrors, waited: &BTreeSet::new(), returns: false })
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.

@@ -1,40 +1,71 @@
 //! `onboard`: from a machine that has only Rust and git to caches that answer.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
+
+use serde_json::json;
 
 use crate::app::App;
 use crate::cli::Up;
+use crate::engine::Need;
 use crate::error::{Error, Result};
-use crate::{app, cache, engine};
+use crate::exec::{Cmd, Runner};
+use crate::{cache, engine, image, report};
 
 /// Makes sure of an engine, brings the caches up, and says what to run next.
 ///
 /// # Errors
 /// There is no engine and none can be had, the user says no, or the caches do not come up.
 pub fn onboard(app: &App, yes: bool, up: &Up) -> Result<()> {
-    let needs = engine::needs(&app.processes)?;
-    if !needs.is_empty() {
-        let list: String = needs.iter().map(|need| format!("  {}\n", need.line())).collect();
-        if app.dry_run {
-            return app::write(&format!("would do, before the caches are brought up:\n{list}"));
+    let mut needs = engine::needs(&app.processes)?;
+    let lines = would(app, &needs, up)?;
+    if app.dry_run {
+        let text = || match &lines[..] {
+            [] => "nothing to do\n".to_owned(),
+            lines => lines.iter().map(|line| format!("would {line}\n")).collect(),
+        };
+        return app.print(text, || json!({ "would": lines }));
+    }
+    if !lines.is_empty() && !yes && !agreed(app, &lines)? {
+        return Err(Error::Tool {
+            problem: "nothing was installed, started or created".to_owned(),
+            fix: "run it with --yes, or bring up by hand what you want of it".to_owned(),
+        });
+    }
+    engine::provide(&app.processes, app.term, &needs)?;
+    if engine::is_denied(&app.processes)? {
+        if !needs.contains(&Need::Join) {
+            needs.push(Need::Join);
+            engine::provide(&app.processes, app.term, &[Need::Join])?;
         }
-        if !yes && !agreed(app, &list)? {
-            return Err(Error::Usage {
-                problem: "nothing was installed or started".to_owned(),
-                fix: "run it with --yes, or start an engine yourself".to_owned(),
-            });
-        }
-        engine::provide(&app.processes, app.term, &needs)?;
+        return in_the_group(app);
     }
     cache::up(app, &[], up)?;
-    if !app.dry_run && !app.json {
-        app.term.step("next: `cargo xtask cache-status` shows the caches; README.md has how nodes use them");
+    if !app.json {
+        app.term.step("next: `cargo xtask cluster --docker` makes a cluster that uses them; `cache-status` shows them");
     }
     Ok(())
 }
 
-fn agreed(app: &App, list: &str) -> Result<bool> {
-    app.term.warn(&format!("there is no engine that answers; this would\n{list}"));
+/// Everything that would be done, as lines that go behind "would".
+fn would(app: &App, needs: &[Need], up: &Up) -> Result<Vec<String>> {
+    let mut lines: Vec<String> = needs.iter().map(|need| need.line()).collect();
+    if !needs.is_empty() {
+        let hosts: Vec<&str> = app.config.mirrors.iter().map(|mirror| mirror.host.as_str()).collect();
+        lines.push(format!("get the registry image, and create a proxy for {}", hosts.join(", ")));
+        return Ok(lines);
+    }
+    let plan = cache::plan(app, &app.config.mirrors, up)?;
+    let made = app.config.mirrors.iter().filter(|mirror| plan.makes(&mirror.host));
+    let images: BTreeSet<&str> = made.map(|mirror| mirror.image.as_str()).collect();
+    let absent = image::absent(&app.processes, &images)?;
+    lines.extend(absent.into_iter().map(|image| format!("pull {image}, or load or assemble it where that fails")));
+    lines.extend(plan.steps.iter().map(report::would));
+    Ok(lines)
+}
+
+fn agreed(app: &App, lines: &[String]) -> Result<bool> {
+    app.term.warn(&format!("this would\n{}", lines.iter().map(|line| format!("  {line}\n")).collect::<String>()));
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
@@ -42,4 +73,18 @@ fn agreed(app: &App, list: &str) -> Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(Error::io("read the answer"))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Goes on in a session that has the group which was joined just now; this one has not.
+fn in_the_group(app: &App) -> Result<()> {
+    let program = std::env::current_exe().map_err(Error::io("find this program"))?;
+    let this = Cmd::write(program.to_string_lossy()).args(std::env::args().skip(1)).shell();
+    let cmd = Cmd::write("sg").args(["docker", "-c", &this]);
+    let fix = "log in again, so that the group docker is yours, and run this again";
+    if app.processes.run(&Cmd::read("sg").args(["docker", "-c", "docker version"]))?.ok() {
+        app.processes.answering(&cmd)?.checked(&cmd, fix)?;
+        app.term.step("log in again before you use docker yourself: the group docker is yours from then on");
+        return Ok(());
+    }
+    Err(Error::Tool { problem: "this user may not use the engine yet".to_owned(), fix: fix.to_owned() })
 }

@@ -1,6 +1,7 @@
 //! The one place that decides: from what is wished and what was observed to steps and blockers, pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::config::{Config, Mirror, Offline};
 use crate::container::Container;
@@ -26,6 +27,8 @@ pub struct Observed {
     pub reachable: BTreeSet<String>,
     /// Who holds a port, container or process, by port.
     pub holders: BTreeMap<u16, String>,
+    /// An address to publish on that this host has not.
+    pub nowhere: Option<IpAddr>,
     /// The addresses to publish on.
     pub listen: Listen,
     /// Of the proxies that have an account: whether it is the one that is configured, by host.
@@ -126,6 +129,14 @@ fn obstacle(mirror: &Mirror, action: Action, observed: &Observed) -> Option<Find
             format!("stop it, or give the mirror another `port` in [mirrors.\"{}\"]", mirror.host),
         ));
     }
+    if let Some(address) = observed.nowhere.filter(|_| makes.is_some()) {
+        let problem = format!("{address} is no address of this host");
+        return Some(Finding::new(
+            &mirror.host,
+            problem,
+            "let `bind` be \"all\", \"local\", or an address that it has",
+        ));
+    }
     let credentials = mirror.credentials.as_ref().filter(|_| makes == Some(Mode::Proxy))?;
     let problem = credentials.password.read().err()?;
     Some(Finding::new(&mirror.host, problem, "put it there, or take `username` out of the mirror's table"))
@@ -198,8 +209,8 @@ fn by_hand(
         drift.push("offline is asked for".to_owned());
     }
     if !drift.is_empty() && wanted.adopt {
-        if let Some(root) = container.other_root() {
-            let problem = format!("{} keeps its cache in {root}, where --adopt does not look", mirror.name);
+        if let Some(place) = container.other_root().or(container.other_mount()) {
+            let problem = format!("{} may keep its cache in {place}, where --adopt does not look", mirror.name);
             return Err(Finding::new(&mirror.host, problem, rename));
         }
         drift.push("its cache is moved to the volume".to_owned());
@@ -269,7 +280,13 @@ fn crashed(wanted: Wanted, mirror: &Mirror, container: &Container, observed: &Ob
         }
         Crash::Upstream if wanted.adopt && wanted.config.offline != Offline::Never => {
             let why = format!("{} is out of reach", mirror.upstream);
-            return Ok(Some((Action::Adopt(Mode::Offline), vec![why])));
+            return match container.other_root().or(container.other_mount()) {
+                Some(place) => {
+                    let problem = format!("{} may keep its cache in {place}, where --adopt does not look", mirror.name);
+                    Err(Finding::new(&mirror.host, problem, "bring its upstream back, or mend it by hand"))
+                }
+                None => Ok(Some((Action::Adopt(Mode::Offline), vec![why]))),
+            };
         }
         Crash::State if ours => {
             let why = format!("its scheduler-state.json is damaged: {}", lines.join(" "));
@@ -311,7 +328,10 @@ mod tests {
         let mut value = json!([{
             "Id": "abc", "Name": "/registry-docker.io", "State": {"Status": "running", "Error": ""},
             "Config": {"Image": "registry:2", "Env": env, "Labels": {LABEL_PREFIX: "registry-"}},
-            "HostConfig": {"PortBindings": {"5000/tcp": [{"HostIp": "", "HostPort": "5000"}]}},
+            "HostConfig": {
+                "PortBindings": {"5000/tcp": [{"HostIp": "", "HostPort": "5000"}]},
+                "RestartPolicy": {"Name": "always"},
+            },
             "Mounts": [{"Name": "registry-docker.io", "Destination": "/var/lib/registry"}]
         }]);
         change(&mut value[0]);

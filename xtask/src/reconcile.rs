@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Mirror};
-use crate::container;
+use crate::container::{self, Container};
 use crate::credentials;
+use crate::disk;
 use crate::docker::{self, LABEL_RUN, Mode, Wish};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
-use crate::observe::{Look, each, observe};
+use crate::observe::{self, Look, each, observe};
 use crate::plan::{Action, Observed, Plan, Step, Wanted, up};
 use crate::registry;
 use crate::term::Term;
@@ -36,20 +37,43 @@ pub struct Reconcile<'a> {
     pub timeout: Duration,
 }
 
-/// What was there before the first container was created.
+/// What was there before containers were created.
 #[derive(Default)]
 pub struct Ground {
     /// How the images came to this engine, by image; for the labels of what is created.
     pub origins: BTreeMap<String, String>,
     /// The names for which there was neither a container nor a volume: only what this run makes of those is its own.
     pub fresh: BTreeSet<String>,
+    /// The images that are there for sure.
+    images: BTreeSet<String>,
+}
+
+impl Ground {
+    /// What was there, as far as it is known outside.
+    pub fn new(origins: BTreeMap<String, String>, fresh: BTreeSet<String>) -> Self {
+        Self { origins, fresh, images: BTreeSet::new() }
+    }
+
+    fn add(&mut self, other: Self, images: BTreeSet<String>) {
+        self.origins.extend(other.origins);
+        self.fresh.extend(other.fresh);
+        self.images.extend(images);
+    }
+}
+
+/// What a run has done so far.
+#[derive(Default)]
+struct Run {
+    id: String,
+    ground: Ground,
+    /// Hosts that have answered at one time: what they cached since is not this run's to remove.
+    answered: BTreeSet<String>,
 }
 
 /// What a round's steps need to know.
 struct Apply<'a> {
-    run: &'a str,
+    run: &'a Run,
     observed: &'a Observed,
-    origins: &'a BTreeMap<String, String>,
 }
 
 /// What was done and what is there now.
@@ -66,25 +90,30 @@ impl Reconcile<'_> {
     /// # Errors
     /// The engine does not answer.
     pub fn plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
-        let observed = observe(self.runner, &Look { config: self.config, mirrors: self.mirrors, waited })?;
+        let observed =
+            observe(self.runner, &Look { config: self.config, mirrors: self.mirrors, waited, returns: true })?;
         let wanted = Wanted { config: self.config, mirrors: self.mirrors, adopt: self.adopt };
         Ok((up(wanted, &observed), observed))
     }
 
     /// Brings the mirrors up. What this run created and could not bring up, it takes back.
     ///
+    /// `before` is asked ahead of each plan that creates something from an image that it was not asked about yet.
+    ///
     /// # Errors
     /// Something stands in the way, or a proxy does not answer in time.
-    pub fn up(&self, before: impl FnOnce(&Plan, &Observed) -> Result<Ground>) -> Result<Done> {
-        let run = format!("{}-{}", std::process::id(), nanos());
-        let mut ground = None;
-        let result = self.rounds(&run, before, &mut ground);
+    pub fn up(&self, before: impl Fn(&Plan, &Observed) -> Result<Ground>) -> Result<Done> {
+        let mut run = Run { id: format!("{}-{}", std::process::id(), nanos()), ..Run::default() };
+        let result = self.rounds(&mut run, &before);
         if let Err(error) = result {
-            let taken = ground.map_or_else(String::new, |ground| self.take_back(&run, &ground));
+            let taken = self.take_back(&run);
+            if !taken.is_empty() {
+                self.term.step(&format!("took back {}: created in this run, and never answered", taken.join(", ")));
+            }
             return Err(match error {
                 Error::Interrupted { signal, .. } => Error::Interrupted {
                     signal,
-                    left: format!("{taken}what answers stays; `cargo xtask cache-up` goes on from here"),
+                    left: "what answers stays; `cargo xtask cache-up` goes on from here".to_owned(),
                 },
                 other => other,
             });
@@ -92,42 +121,36 @@ impl Reconcile<'_> {
         result
     }
 
-    fn rounds(
-        &self,
-        run: &str,
-        before: impl FnOnce(&Plan, &Observed) -> Result<Ground>,
-        ground: &mut Option<Ground>,
-    ) -> Result<Done> {
+    fn rounds(&self, run: &mut Run, before: &dyn Fn(&Plan, &Observed) -> Result<Ground>) -> Result<Done> {
         let deadline = Instant::now() + self.timeout;
-        let mut before = Some(before);
         let mut waited = BTreeSet::new();
         let mut steps: Vec<Step> = Vec::new();
         let mut failures: Vec<Finding> = Vec::new();
         for _ in 0..ROUNDS {
-            let (mut plan, mut observed) = self.plan(&waited)?;
-            if !plan.blockers.is_empty() {
-                // Another terminal may be half-way through the same work; what is still so a moment later is real.
-                std::thread::sleep(POLL * 20);
-                (plan, observed) = self.plan(&waited)?;
-            }
+            let (plan, observed) = self.settled_plan(&waited)?;
+            run.answered.extend(observed.answering.iter().cloned());
             if !plan.blockers.is_empty() {
                 return Err(Error::Blocked(plan.blockers));
             }
             if plan.steps.is_empty() {
                 return Ok(Done { steps, observed });
             }
-            let origins = match before.take() {
-                Some(before) => &ground.insert(before(&plan, &observed)?).origins,
-                None => &ground.get_or_insert_default().origins,
-            };
-            failures = self.apply(&plan.steps, &Apply { run, observed: &observed, origins })?;
-            waited.extend(self.wait(&plan.steps, deadline)?);
+            let made = self.mirrors.iter().filter(|mirror| plan.makes(&mirror.host));
+            let images: BTreeSet<String> = made.map(|mirror| mirror.image.clone()).collect();
+            if !images.is_subset(&run.ground.images) {
+                run.ground.add(before(&plan, &observed)?, images);
+            }
+            failures = self.apply(&plan.steps, &Apply { run, observed: &observed })?;
+            let silent = self.wait(&plan.steps, deadline)?;
+            run.answered.extend(plan.steps.iter().map(|step| step.host.clone()).filter(|host| !silent.contains(host)));
+            waited.extend(silent);
             steps.extend(plan.steps);
             if Instant::now() >= deadline {
                 break;
             }
         }
         let (plan, observed) = self.plan(&waited)?;
+        run.answered.extend(observed.answering.iter().cloned());
         if plan.steps.is_empty() && plan.blockers.is_empty() {
             return Ok(Done { steps, observed });
         }
@@ -135,14 +158,21 @@ impl Reconcile<'_> {
         if failures.is_empty() {
             failures.extend(plan.steps.iter().map(|step| {
                 let problem = format!("not up within {} s: {}", self.timeout.as_secs(), step.why.join("; "));
-                Finding::new(
-                    &step.host,
-                    problem,
-                    "run it again with a longer --timeout, or read `cargo xtask cache-logs`",
-                )
+                let fix = "run it again with a longer --timeout, or read `cargo xtask cache-logs`";
+                Finding::new(&step.host, problem, fix)
             }));
         }
         Err(Error::Blocked(failures))
+    }
+
+    /// A plan whose blockers are still there a moment later: another terminal may be half-way through the same work.
+    fn settled_plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
+        let first = self.plan(waited)?;
+        if first.0.blockers.is_empty() {
+            return Ok(first);
+        }
+        std::thread::sleep(POLL * 20);
+        self.plan(waited)
     }
 
     fn mirror(&self, host: &str) -> Option<&Mirror> {
@@ -159,14 +189,14 @@ impl Reconcile<'_> {
         for (host, result) in results {
             match result {
                 Ok(()) => {}
-                Err(Error::Command { command, status, seen, .. }) => failures.push(
-                    Finding::new(
-                        host,
-                        format!("`{command}` ended with {status}"),
-                        "mend what it names, then run this again",
-                    )
-                    .seen(seen),
-                ),
+                Err(Error::Command { status, mut seen, .. }) => {
+                    // The command itself is what -v echoes; the engine's own word is what matters.
+                    let hint = |line: &String| line.starts_with("See '") || line.starts_with("Run '");
+                    seen.retain(|line| !hint(line));
+                    let word = seen.pop().unwrap_or_else(|| format!("the engine's client ended with {status}"));
+                    let fix = "mend that, and run `cargo xtask cache-up` again (-v shows each command)";
+                    failures.push(Finding::new(host, word, fix).seen(seen));
+                }
                 Err(other) => return Err(other),
             }
         }
@@ -209,8 +239,8 @@ impl Reconcile<'_> {
             mode,
             prefix: &self.config.prefix,
             listen: &apply.observed.listen,
-            run: apply.run,
-            origin: apply.origins.get(&mirror.image).map(String::as_str),
+            run: &apply.run.id,
+            origin: apply.run.ground.origins.get(&mirror.image).map(String::as_str),
         };
         let Some(account) = mirror.credentials.as_ref().filter(|_| wish.with_credentials()) else {
             return self.go(&wish.run());
@@ -253,7 +283,7 @@ impl Reconcile<'_> {
             if Instant::now() >= patience {
                 break;
             }
-            if !pending.is_empty() && looked.elapsed() > POLL * 10 {
+            if !pending.is_empty() && looked.elapsed() > POLL * 20 {
                 looked = Instant::now();
                 let names: Vec<String> = pending.iter().map(|mirror| mirror.name.clone()).collect();
                 let output = self.runner.run(&docker::inspect(&names))?;
@@ -261,36 +291,44 @@ impl Reconcile<'_> {
                 pending.retain(|mirror| {
                     there.iter().any(|container| container.name() == mirror.name && container.state.status == "running")
                 });
+                // Loopback here need not be the engine's: a remote engine, or its socket in a container.
+                let inside = each(&pending, |mirror| observe::answers_inside(self.runner, mirror));
+                let inside: Vec<String> =
+                    inside.into_iter().filter_map(|(host, up)| up.ok()?.then_some(host)).collect();
+                pending.retain(|mirror| !inside.contains(&mirror.host));
             }
             std::thread::sleep(POLL);
         }
         Ok(pending.into_iter().map(|mirror| mirror.host.clone()).collect())
     }
 
-    /// Removes what this run created and what does not answer, volumes that were not there before included; says what
-    /// it removed.
-    fn take_back(&self, run: &str, ground: &Ground) -> String {
-        let waited = BTreeSet::new();
-        let Ok((_, observed)) = self.plan(&waited) else {
-            return String::new();
+    /// Removes the containers that this run created and that have never answered; and their volumes, where there was
+    /// nothing of that name before and nothing is on them. Gives back the names of those containers.
+    fn take_back(&self, run: &Run) -> Vec<String> {
+        let Ok((_, observed)) = self.plan(&BTreeSet::new()) else {
+            return Vec::new();
         };
-        let broken: Vec<String> = self
+        let never =
+            |mirror: &&Mirror| !run.answered.contains(&mirror.host) && !observed.answering.contains(&mirror.host);
+        let broken: Vec<&Container> = self
             .mirrors
             .iter()
-            .filter(|mirror| !observed.answering.contains(&mirror.host))
+            .filter(never)
             .filter_map(|mirror| observed.containers.get(&mirror.name))
-            .filter(|container| container.label(LABEL_RUN) == Some(run))
-            .map(|container| container.name().to_owned())
+            .filter(|container| container.label(LABEL_RUN) == Some(&run.id))
             .collect();
-        if broken.is_empty() || !self.runner.run(&docker::remove(&broken)).is_ok_and(|output| output.ok()) {
-            return String::new();
+        let names: Vec<String> = broken.iter().map(|container| container.name().to_owned()).collect();
+        let empty = |container: &&&Container| container.store_path().and_then(disk::folder) == Some(0);
+        let new = broken.iter().filter(empty).map(|container| container.name().to_owned());
+        let new: Vec<String> = new.filter(|name| run.ground.fresh.contains(name)).collect();
+        if names.is_empty() || !self.runner.run(&docker::remove(&names)).is_ok_and(|output| output.ok()) {
+            return Vec::new();
         }
-        let new: Vec<String> = broken.iter().filter(|name| ground.fresh.contains(*name)).cloned().collect();
         if !new.is_empty() {
             // A volume that another run uses by now is refused, and stays.
             let _ = self.runner.run(&docker::remove_volumes(&new));
         }
-        format!("took back {}; ", broken.join(", "))
+        names
     }
 }
 

@@ -26,25 +26,27 @@ fn offline(action: Action) -> &'static str {
     }
 }
 
+/// One step that would be taken, as a phrase that goes behind "would".
+pub fn would(step: &Step) -> String {
+    let verb = match step.action {
+        Action::Create(_) => "create",
+        Action::Replace(_) => "replace",
+        Action::Adopt(_) => "adopt",
+        Action::Restart => "restart",
+        Action::Start => "start",
+        Action::Unpause => "unpause",
+        Action::Mend => "mend",
+        Action::Wait => "wait for",
+    };
+    format!("{verb} {}{} ({})", step.host, offline(step.action), step.why.join("; "))
+}
+
 /// A plan, a line a step; `nothing to do` where it is empty.
 pub fn plan(plan: &Plan) -> String {
     if plan.steps.is_empty() {
         return "nothing to do\n".to_owned();
     }
-    let line = |step: &Step| {
-        let verb = match step.action {
-            Action::Create(_) => "create",
-            Action::Replace(_) => "replace",
-            Action::Adopt(_) => "adopt",
-            Action::Restart => "restart",
-            Action::Start => "start",
-            Action::Unpause => "unpause",
-            Action::Mend => "mend",
-            Action::Wait => "wait for",
-        };
-        format!("would {verb} {}{} ({})\n", step.host, offline(step.action), step.why.join("; "))
-    };
-    plan.steps.iter().map(line).collect()
+    plan.steps.iter().map(|step| format!("would {}\n", would(step))).collect()
 }
 
 /// Where the caches are: a line a mirror.

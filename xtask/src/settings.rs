@@ -122,6 +122,10 @@ impl Merge<'_> {
         let position = match self.slots.iter().position(|slot| slot.mirror.host == *host) {
             Some(position) => position,
             None => {
+                if table.enabled == Some(false) {
+                    let problem = format!("{host:?} is no mirror that there is to disable");
+                    return Err(self.source.error(at, problem, "leave the table out, or mend the host's name"));
+                }
                 let Some(port) = &table.port else {
                     let problem = format!("the new mirror {host:?} has no port");
                     return Err(self.source.error(
@@ -261,6 +265,13 @@ mod tests {
             ("[mirrors.\"docker.io\"]\nport = 0", 2, "0 is no port"),
             ("[mirrors.\"docker.io\"]\nport = 70000", 2, "70000 is no port"),
             ("[mirrors.\"docker.io\"]\nupstream = \"quay.io\"", 2, "no scheme"),
+            ("[mirrors.\"docker.io\"]\nupstream = \"ftp://quay.io\"", 2, "no scheme"),
+            ("[mirrors.\"docker.io\"]\nupstream = \"http://localhost:5000\"", 2, "own loopback"),
+            ("[mirrors.\"docker.io\"]\nport = \"5000\"", 2, "a string stands where a number belongs"),
+            ("\n[mirrors.docker.io]\nport = 1", 2, "without quotes"),
+            ("[mirrors.\"x.example\"]\nenabled = false", 1, "no mirror that there is to disable"),
+            ("[mirrors.\"docker.io\"]\npassword = \"x\"", 2, "unknown field `password`"),
+            ("\noffline = 1", 2, "neither"),
             ("[mirrors.\"docker.io\"]\nupstream = \"https://a/v2/\"", 2, "has a path"),
             ("[mirrors.\"docker.io\"]\nupstream = \"https://\"", 2, "names no host"),
             ("[mirrors.\"Docker_IO\"]\nport = 1", 1, "not the host of a registry"),
@@ -277,9 +288,28 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_an_upstream_is_refused_and_not_repeated() {
-        let error = error("[mirrors.\"docker.io\"]\nupstream = \"https://me:hunter2@a\"");
-        assert!(!error.contains("hunter2"), "{error}");
+    fn a_password_in_the_wrong_place_is_refused_and_not_repeated() {
+        for line in [
+            "upstream = \"https://me:hunter2@a\"",
+            "upstream = \"me:hunter2@a\"",
+            "upstream = \"ftp://me:hunter2@a\"",
+            "port = \"hunter2\"",
+            "username = \"me\"\npassword_env = \"hunter2 \"",
+            "password_env = [\"hunter2\"]",
+        ] {
+            let error = parse(&format!("bind = \"local\"\n[mirrors.\"docker.io\"]\n{line}")).unwrap_err();
+            let shown = format!("{error} {:?}", error.fix());
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_read_as_addresses_are() {
+        let of = |upstream: &str| {
+            parse(&format!("[mirrors.\"docker.io\"]\nupstream = \"{upstream}\"")).unwrap().mirrors[0].upstream.clone()
+        };
+        assert_eq!(of("HTTPS://Registry.Example/"), "https://registry.example");
+        assert_eq!(of("http://[fd00::1]:5000"), "http://[fd00::1]:5000");
     }
 
     #[test]

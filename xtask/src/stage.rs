@@ -3,16 +3,19 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::app::App;
 use crate::config::{self, Bind, Config};
+use crate::docker::LABEL_PREFIX;
 use crate::error::{Error, Result};
-use crate::exec::{Cmd, Runner};
-use crate::{cache, docker, image, observe, registry, settings};
+use crate::exec::{Cmd, Processes, Runner};
+use crate::{clean, docker, image, node, observe, registry, settings};
 
 /// The image of everything on it.
 pub const IMAGE: &str = "registry:2";
+/// What the names of all that is on a stage begin with; the process's id stands at their end.
+const NAMES: &str = "talos-cache-";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An upstream, and settings whose mirrors all lead to it.
@@ -31,7 +34,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let app = App { json: false, dry_run: false, ..self.app.clone_quietly() };
         let _ = app.processes.run(&docker::remove(std::slice::from_ref(&self.upstream)));
-        let _ = cache::clean(&app, &[], false);
+        let _ = clean::clean(&app, &[], false);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -45,7 +48,8 @@ impl Stage {
         crate::tool::Tool::Docker.require()?;
         let absent = image::absent(&app.processes, &[IMAGE].into())?;
         image::provide(&app.processes, app.term, &absent, None)?;
-        let name = format!("talos-cache-{name}-{}", std::process::id());
+        sweep(&app.processes)?;
+        let name = format!("{NAMES}{name}-{}", std::process::id());
         let folder = Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap_or_default().join(&name);
         std::fs::create_dir_all(&folder).map_err(Error::io(format!("create {folder}")))?;
         let mut ports = free_ports(hosts.len() + 1)?;
@@ -58,15 +62,9 @@ impl Stage {
     }
 
     fn start(&self, port: u16) -> Result<()> {
-        let cmd = Cmd::write("docker").args([
-            "run",
-            "--detach",
-            "--name",
-            &self.upstream,
-            "--publish",
-            &format!("{port}:5000"),
-            IMAGE,
-        ]);
+        let cmd = Cmd::write("docker")
+            .args(["run", "--detach", "--name", &self.upstream, "--publish", &format!("{port}:5000")])
+            .args(["--label", &format!("{LABEL_PREFIX}={}", self.app.config.prefix), IMAGE]);
         self.app.processes.run(&cmd)?.checked(&cmd, "see what the engine says of it")?;
         let started = Instant::now();
         while !registry::answers(&self.address) {
@@ -81,6 +79,38 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Removes what a stage left behind whose process was killed.
+fn sweep(processes: &Processes) -> Result<()> {
+    let dead = |prefix: &str| {
+        let rest = prefix.strip_prefix(NAMES).and_then(|rest| rest.trim_end_matches('-').rsplit_once('-'));
+        rest.is_some_and(|(name, pid)| {
+            ["demo", "bench"].contains(&name)
+                && pid.parse::<u32>().is_ok()
+                && !Utf8Path::new("/proc").join(pid).exists()
+        })
+    };
+    let listing = observe::listing(processes)?;
+    let containers: Vec<String> =
+        listing.into_iter().filter(|entry| dead(&entry.prefix)).map(|entry| entry.name).collect();
+    if !containers.is_empty() {
+        processes.run(&docker::remove(&containers))?;
+    }
+    let volumes: Vec<String> = observe::volumes(processes, None)?
+        .into_iter()
+        .filter(|(_, volume)| dead(&volume.prefix))
+        .map(|(name, _)| name)
+        .collect();
+    if !volumes.is_empty() {
+        processes.run(&docker::remove_volumes(&volumes))?;
+    }
+    let temporary = Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap_or_default();
+    for entry in temporary.read_dir_utf8().into_iter().flatten().flatten().filter(|entry| dead(entry.file_name())) {
+        node::remove(processes, &entry.path().join("node"))?;
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+    Ok(())
 }
 
 /// Writes the settings, and reads them as a task would.

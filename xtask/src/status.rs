@@ -25,7 +25,7 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
             "container": mirror.name,
             "state": container.map_or("absent", |container| container.state.status.as_str()),
             "healthy": healthy(&app.config, mirror, observed),
-            "mode": container.map(Container::mode),
+            "mode": container.filter(|container| container.is_registry()).map(Container::mode),
             "image": container.map(Container::image),
             "image_origin": container.and_then(|container| container.label(LABEL_IMAGE)),
             "upstream": mirror.upstream,
@@ -46,7 +46,7 @@ pub fn healthy(config: &Config, mirror: &Mirror, observed: &Observed) -> bool {
 /// What a proxy did since it was last started.
 #[derive(serde::Serialize)]
 pub struct Figures {
-    /// When it was last started: what the figures count from.
+    /// What the figures count from: when it was last started, or the oldest line of its log.
     pub since: Option<String>,
     /// The figures; absent where it does not run, or keeps no log that could be read.
     #[serde(flatten)]
@@ -69,21 +69,34 @@ pub fn figures(runner: &dyn Runner, mirrors: &[Mirror], observed: &Observed) -> 
             None if running => disk::from_inside(runner, &mirror.name)?,
             known => known,
         };
-        let since = Some(container.state.started_at.clone()).filter(|_| running);
-        let traffic = since.as_ref().map(|since| traffic(runner, mirror, container, since)).transpose()?.flatten();
-        Ok(Figures { since, traffic, disk })
+        if !running {
+            return Ok(Figures { since: None, traffic: None, disk });
+        }
+        let (since, traffic) = traffic(runner, mirror, container)?;
+        Ok(Figures { since: Some(since), traffic, disk })
     });
     figures.into_iter().map(|(host, figures)| Ok((host, figures?))).collect()
 }
 
-fn traffic(runner: &dyn Runner, mirror: &Mirror, container: &Container, since: &str) -> Result<Option<Traffic>> {
-    let output = runner.run(&docker::logs_since(&mirror.name, since))?;
+/// What a proxy did, and since when its log tells.
+fn traffic(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Result<(String, Option<Traffic>)> {
+    let started = container.state.started_at.clone();
+    let output = runner.run(&docker::logs_since(&mirror.name, &started))?;
     // Where the log driver keeps nothing that could be read, there is nothing true to say.
-    Ok(output.ok().then(|| {
-        let log = String::from_utf8_lossy(&output.stderr);
-        let vars = container.counters().and_then(|address| registry::debug_vars(&address));
-        traffic::sum(log.lines(), vars.as_ref().and_then(traffic::counters))
-    }))
+    if !output.ok() {
+        return Ok((started, None));
+    }
+    let log = String::from_utf8_lossy(&output.stderr);
+    let vars = container.counters().and_then(|address| registry::debug_vars(&address));
+    let counters = vars.as_ref().and_then(traffic::counters);
+    let Some(since) = traffic::begins(&log, &started) else {
+        return Ok((started, Some(traffic::sum(log.lines(), counters))));
+    };
+    // Where the beginning of the log was rotated away, true counters still go back to the start.
+    match counters.and_then(traffic::counted) {
+        Some(traffic) => Ok((started, Some(traffic))),
+        None => Ok((since, Some(traffic::sum(log.lines(), None)))),
+    }
 }
 
 /// `cache-status`.
@@ -107,34 +120,23 @@ pub fn status(app: &App, hosts: &[String]) -> Result<()> {
     Err(Error::Negative(format!("not healthy: {} (`cargo xtask cache-up` brings them up)", ill.join(", "))))
 }
 
-const COLUMNS: [&str; 12] = [
-    "HOST",
-    "STATE",
-    "HEALTH",
-    "MODE",
-    "ADDRESS",
-    "IMAGE",
-    "REQUESTS",
-    "HITS",
-    "MISSES",
-    "TO CLIENTS",
-    "FROM UPSTREAM",
-    "DISK",
-];
-
+/// Two tables, so that each fits a terminal of 80 columns.
 fn table(rows: &[Value]) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let cells = |row: &Value| {
-        let health = if row["healthy"] == true { "healthy" } else { "unhealthy" };
+    let state = |row: &Value| match (row["healthy"] == true, row["state"].as_str()) {
+        (true, _) => "healthy".to_owned(),
+        (false, Some("running") | None) => "unhealthy".to_owned(),
+        (false, Some(state)) => state.to_owned(),
+    };
+    let what = |row: &Value| {
+        [text(&row["host"]), state(row), text(&row["mode"]), text(&row["address"]), text(&row["upstream"])]
+    };
+    let did = |row: &Value| {
         let figures = &row["figures"];
         let count = |name: &str| figures[name].as_u64().map_or("-".to_owned(), |count| count.to_string());
         let bytes = |name: &str| figures[name].as_u64().map_or("-".to_owned(), report::bytes);
         [
             text(&row["host"]),
-            text(&row["state"]),
-            health.to_owned(),
-            text(&row["mode"]),
-            text(&row["address"]),
             text(&row["image"]),
             count("requests"),
             count("hits"),
@@ -144,13 +146,16 @@ fn table(rows: &[Value]) -> String {
             bytes("disk_bytes"),
         ]
     };
+    let head = ["HOST", "IMAGE", "REQUESTS", "HITS", "MISSES", "SENT", "FETCHED", "DISK"];
+    let tables = report::table(["HOST", "STATE", "MODE", "ADDRESS", "UPSTREAM"], rows.iter().map(what))
+        + "\n"
+        + &report::table(head, rows.iter().map(did));
     let origins: BTreeSet<String> = rows
         .iter()
-        .filter_map(|row| Some(format!("\nimage {}: {}", row["image"].as_str()?, row["image_origin"].as_str()?)))
+        .filter_map(|row| Some(format!("image {}: {}\n", row["image"].as_str()?, row["image_origin"].as_str()?)))
         .collect();
     let offline = rows.iter().any(|row| row["mode"] == "offline");
-    let note = if offline { "\noffline: serves what is cached, without its upstream" } else { "" };
-    let table = report::table(COLUMNS, rows.iter().map(cells));
+    let note = if offline { "offline: serves what is cached, without its upstream\n" } else { "" };
     let notes = note.to_owned() + &origins.into_iter().collect::<String>();
-    if notes.is_empty() { table } else { format!("{table}{notes}\n") }
+    if notes.is_empty() { tables } else { format!("{tables}\n{notes}") }
 }

@@ -52,8 +52,19 @@ impl Traffic {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "PascalCase")]
 pub struct Counter {
+    requests: u64,
     misses: u64,
     bytes_pulled: u64,
+    bytes_pushed: u64,
+}
+
+/// When the first line of a log was written, where that is later than the start: its older lines were rotated away.
+pub fn begins(log: &str, started: &str) -> Option<String> {
+    let first = log.lines().find_map(|line| Some((line, time(line)?)))?;
+    let started = humantime::parse_rfc3339(started).ok()?;
+    // The engine's time of the start is taken before the registry's first line.
+    let late = first.1.duration_since(started).is_ok_and(|late| late > Duration::from_secs(5));
+    late.then(|| field(first.0, "time").map(str::to_owned)).flatten()
 }
 
 /// Reads `.registry.proxy.{blobs,manifests}` of `/debug/vars` (the same place from 2.5 to 3.x).
@@ -98,6 +109,26 @@ pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]
     }
     traffic.hits = traffic.requests.saturating_sub(traffic.misses);
     traffic
+}
+
+/// What counters say that are true (registry 3), for a log whose beginning is gone. They count a manifest's bytes for
+/// `HEAD` as well.
+pub fn counted(counters: [Counter; 2]) -> Option<Traffic> {
+    let [blobs, manifests] = counters;
+    let both = |of: &dyn Fn(Counter) -> u64| of(blobs) + of(manifests);
+    // Those of registry 2 never say that a blob was missing.
+    (blobs.misses > 0).then(|| {
+        let (requests, misses) = (both(&|counter| counter.requests), both(&|counter| counter.misses));
+        let (sent, fetched) = (both(&|counter| counter.bytes_pushed), both(&|counter| counter.bytes_pulled));
+        Traffic {
+            requests,
+            hits: requests.saturating_sub(misses),
+            misses,
+            bytes_to_clients: sent,
+            bytes_from_cache: sent.saturating_sub(fetched),
+            bytes_from_upstream: fetched,
+        }
+    })
 }
 
 fn logged(requests: &[Request], fills: &BTreeMap<String, Vec<SystemTime>>) -> Traffic {
@@ -299,6 +330,13 @@ mod tests {
                 bytes_from_upstream: 1415
             }
         );
+    }
+
+    #[test]
+    fn a_log_that_was_rotated_says_since_when_it_counts() {
+        let log = format!("{}\n", filled("35.880", "a@sha256:m"));
+        assert_eq!(begins(&log, "2026-11-24T04:26:35.5Z"), None);
+        assert_eq!(begins(&log, "2026-11-24T04:20:00Z").as_deref(), Some("2026-11-24T04:26:35.880Z"));
     }
 
     #[test]

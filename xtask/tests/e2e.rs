@@ -177,7 +177,7 @@ fn an_interrupted_run_takes_back_what_it_could_not_bring_up() {
     let (name, _held) = (world.name("docker.io"), silent(&world));
     let (code, said) = support::signalled(&world, &["cache-up", "docker.io"], "INT", &name);
     assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("error: interrupted: took back"), "{said}");
+    assert!(said.contains(&format!("took back {name}:")), "{said}");
     let containers = cmd!(world.sh, "docker container ls --all --quiet --filter name={name}").quiet().read().unwrap();
     assert_eq!(containers, "");
 }
@@ -191,6 +191,96 @@ fn a_killed_run_converges_on_the_next_and_a_silent_upstream_means_offline() {
     let up = world.xtask(&["cache-up", "docker.io"]);
     assert!(up.code == Some(0) && up.stderr.contains("is silent"), "{up:?}");
     assert_eq!(world.xtask(&["cache-status", "docker.io"]).code, Some(0));
+}
+
+#[test]
+fn what_answered_once_is_not_taken_back_when_another_proxy_fails() {
+    let world = World::new("keep");
+    let held = TcpListener::bind("0.0.0.0:0").unwrap();
+    let silent = format!("http://{}:{}", world.gateway, held.local_addr().unwrap().port());
+    let image = Image::push(world.upstream_port, "library/one");
+    let text = format!(
+        "prefix = \"{}\"\noffline = false\n[mirrors.\"docker.io\"]\nport = {}\nupstream = \"{}\"\n\
+         [mirrors.\"quay.io\"]\nport = {}\nupstream = \"{silent}\"\n",
+        world.prefix,
+        world.ports[0],
+        world.upstream_url(),
+        world.ports[2]
+    );
+    std::fs::write(world.config(), text).unwrap();
+    let config = world.config().into_os_string().into_string().unwrap();
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            support::xtask(&xshell::Shell::new().unwrap(), &["--config", &config, "cache-up", "docker.io", "quay.io"])
+        });
+        support::wait_for(world.ports[0]);
+        image.pull(world.ports[0]).unwrap();
+        support::settled(&world, "docker.io");
+        // Another terminal stops it while the first run still waits for the other one.
+        let down = world.xtask(&["cache-down", "docker.io"]);
+        assert_eq!(down.code, Some(0), "{down:?}");
+        run.join().unwrap()
+    });
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let (kept, taken) = (world.name("docker.io"), world.name("quay.io"));
+    assert!(run.stderr.contains(&format!("took back {taken}")), "{run:?}");
+    assert_eq!(world.left(), [kept.clone(), kept]);
+    world.upstream("stop");
+    world.settings("");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    image.pull(world.ports[0]).unwrap();
+}
+
+#[test]
+fn what_cannot_be_made_is_found_before_what_works_is_removed() {
+    let world = World::new("before");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    let before = world.age("docker.io");
+    world.settings("bind = \"192.0.2.77\"");
+    let nowhere = world.xtask(&["cache-up", "docker.io"]);
+    assert!(nowhere.code == Some(1) && nowhere.stderr.contains("192.0.2.77 is no address of this host"), "{nowhere:?}");
+    // Another tag of the same repository is another image.
+    let image = format!("{}none", world.prefix);
+    cmd!(world.sh, "docker tag registry:2 {image}:2").quiet().run().unwrap();
+    world.settings(&format!("image = \"{image}:2.9\""));
+    let dry = world.xtask(&["cache-up", "--dry-run", "docker.io"]);
+    assert_eq!(dry.code, Some(0), "{dry:?}");
+    world.settings(&format!("image = \"{image}\""));
+    let absent = world.xtask(&["cache-up", "docker.io"]);
+    assert!(absent.code == Some(1) && absent.stderr.contains("cannot be pulled"), "{absent:?}");
+    assert_eq!(world.age("docker.io"), before);
+
+    // An image that is gone when the upstream is: it is there again before the container goes.
+    world.settings(&format!("image = \"{image}:2\""));
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    let name = world.name("docker.io");
+    cmd!(world.sh, "docker update --restart no {name}").quiet().ignore_stdout().run().unwrap();
+    let policy = world.xtask(&["cache-up", "--dry-run", "docker.io"]);
+    assert!(policy.stdout.contains("restart policy is no, wanted always"), "{policy:?}");
+    cmd!(world.sh, "docker rmi --force {image}:2").quiet().ignore_stdout().run().unwrap();
+    let archive = world.folder.join("image.tar");
+    cmd!(world.sh, "docker tag registry:2 {image}:2").quiet().run().unwrap();
+    cmd!(world.sh, "docker save --output {archive} {image}:2").quiet().run().unwrap();
+    cmd!(world.sh, "docker rmi {image}:2").quiet().ignore_stdout().run().unwrap();
+    let again = world.xtask(&["cache-up", "docker.io", "--image-archive", archive.to_str().unwrap()]);
+    assert!(again.code == Some(0) && again.stderr.contains("loaded from"), "{again:?}");
+    assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+    cmd!(world.sh, "docker rmi {image}:2").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
+fn two_clean_ups_at_once_both_end_well() {
+    let world = World::new("cleans");
+    assert_eq!(world.xtask(&["cache-up"]).code, Some(0));
+    let config = world.config().into_os_string().into_string().unwrap();
+    let clean = || support::xtask(&xshell::Shell::new().unwrap(), &["--config", &config, "cache-clean"]);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(clean);
+        for run in [clean(), other.join().unwrap()] {
+            assert_eq!(run.code, Some(0), "{run:?}");
+        }
+    });
+    assert_eq!(world.left(), Vec::<String>::new());
 }
 
 #[test]

@@ -53,8 +53,28 @@ fn what_the_guide_made_is_adopted_as_it_is() {
     assert_eq!(id(), before);
     let keep = world.xtask(&["cache-clean", "--keep-cache"]);
     assert!(keep.code == Some(1) && keep.stderr.contains("would be lost"), "{keep:?}");
-    assert_eq!(world.xtask(&["cache-clean"]).code, Some(0));
+    // What goes with it is counted and named.
+    Image::push(world.upstream_port, "library/one").pull(world.ports[0]).unwrap();
+    support::settled(&world, "docker.io");
+    let clean = world.xtask(&["--json", "cache-clean"]);
+    let json: serde_json::Value = serde_json::from_str(&clean.stdout).unwrap();
+    assert!(json["freed_bytes"].as_u64() > Some(400_000), "{clean:?}");
+    assert_eq!(json["removed"]["volumes"].as_array().unwrap().len(), 7);
     assert_eq!(world.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_cache_that_may_be_elsewhere_is_not_adopted() {
+    let world = World::new("elsewhere");
+    let volume = format!("{}data:/data", world.prefix);
+    guide(&world, "registry:2", &["-v", &volume, "-e", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/data"]);
+    world.settings("bind = \"local\"");
+    let refused = world.xtask(&["cache-up", "--adopt", "docker.io"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("may keep its cache in /data"), "{refused:?}");
+    let (name, volume) = (world.name("docker.io"), format!("{}data", world.prefix));
+    assert_eq!(world.left(), [name.clone(), volume.clone()]);
+    cmd!(world.sh, "docker rm --force --volumes {name}").quiet().ignore_stdout().run().unwrap();
+    cmd!(world.sh, "docker volume rm {volume}").quiet().ignore_stdout().run().unwrap();
 }
 
 #[test]

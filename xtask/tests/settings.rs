@@ -76,7 +76,7 @@ fn following_the_logs_ends_with_ctrl_c() {
     assert_eq!(world.xtask(&["cache-up", "docker.io", "quay.io"]).code, Some(0));
     let (code, said) = support::signalled(&world, &["cache-logs", "--follow"], "INT", &world.name("docker.io"));
     assert_eq!(code, Some(130), "{said}");
-    assert_eq!(said, "error: interrupted\n");
+    assert_eq!(said, "", "it is the way to end it");
 }
 
 #[test]

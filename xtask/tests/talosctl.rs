@@ -75,7 +75,8 @@ fn every_release_takes_what_is_asked_of_it() {
             assert_eq!(call["cwd"], machine.path("scratch").as_str());
             let flag = |words: &[&str]| (words[0] == "--registry-mirror").then(|| words[1].to_owned());
             let seen: Vec<String> = argv.windows(2).filter_map(flag).collect();
-            let expected: Vec<String> = wish.mirrors.iter().map(|(host, url)| format!("{host}={url}")).collect();
+            let expected: Vec<String> =
+                wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect();
             assert_eq!(seen, expected, "{release}");
 
             let cmd = show(provisioner, &wish.name, &wish.state);
@@ -199,9 +200,9 @@ fn a_real_talosctl_takes_the_command_lines_too() {
     let generate = Cmd::write("talosctl").args(["gen", "config", "demo", "https://10.5.0.2:6443"]).dir(&dir);
     let flags = mirrors_at("10.5.0.1")
         .into_iter()
-        .flat_map(|(host, url)| ["--registry-mirror".into(), format!("{host}={url}")]);
+        .flat_map(|Endpoint { host, url }| ["--registry-mirror".into(), format!("{host}={url}")]);
     assert!(run(&generate.args(flags)).ok());
     let config = std::fs::read_to_string(dir.join("worker.yaml")).unwrap();
-    assert!(mirrors_at("10.5.0.1").iter().all(|(host, url)| config.contains(host) && config.contains(url)));
+    assert!(mirrors_at("10.5.0.1").iter().all(|Endpoint { host, url }| config.contains(host) && config.contains(url)));
     say(format!("{release} took create, show, destroy, images and gen config"));
 }

@@ -73,6 +73,9 @@ pub fn remove(app: &App, place: &Place, talos: Option<&Talos>) -> Result<()> {
     let record = place.read()?;
     let objects = existing::observe(runner, place)?;
     let provisioner = provisioner(record.as_ref(), &objects);
+    if provisioner == Provisioner::Qemu {
+        engine::authorize(runner)?;
+    }
     let names = match talos {
         Some(talos) => leads_to(runner, talos, provisioner, record.as_ref(), &objects, place)?,
         None => record.iter().flat_map(|record| record.contexts.iter().map(|(name, _)| name.clone())).collect(),

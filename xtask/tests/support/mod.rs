@@ -101,6 +101,12 @@ impl World {
         cmd!(self.sh, "docker container inspect --format {format} {names...}").quiet().read().unwrap()
     }
 
+    /// The same of one proxy.
+    pub fn age(&self, host: &str) -> String {
+        let (name, format) = (self.name(host), "{{.Id}} {{.State.StartedAt}}");
+        cmd!(self.sh, "docker container inspect --format {format} {name}").quiet().read().unwrap()
+    }
+
     pub fn upstream(&self, verb: &str) {
         let upstream = format!("{}upstream", self.prefix);
         cmd!(self.sh, "docker {verb} {upstream}").quiet().ignore_stdout().run().unwrap();
