@@ -104,9 +104,9 @@ pub enum Task {
     },
     /// Remove a cluster; the caches stay
     ClusterDown {
-        /// The cluster
-        #[arg(long, default_value = DEFAULT_CLUSTER)]
-        name: String,
+        /// The cluster; talos-default when none is named
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Show it all without a network: an upstream, proxies, and pulls by a containerd; gone at the end
     Demo,
@@ -151,7 +151,7 @@ pub struct Up {
 }
 
 /// talosctl's own default.
-const DEFAULT_CLUSTER: &str = "talos-default";
+pub const DEFAULT_CLUSTER: &str = "talos-default";
 
 /// What `cluster` is asked for.
 #[derive(Debug, Args)]
@@ -163,9 +163,9 @@ pub struct Cluster {
     /// Containers
     #[arg(long, group = "provisioner")]
     pub docker: bool,
-    /// The cluster's name
-    #[arg(long, default_value = DEFAULT_CLUSTER)]
-    pub name: String,
+    /// The cluster's name; talos-default when none is named
+    #[arg(long)]
+    pub name: Option<String>,
     /// The cluster's network
     #[arg(long, default_value = "10.5.0.0/24")]
     pub cidr: String,

@@ -8,5 +8,6 @@ pub mod guest;
 pub mod mirrors;
 pub mod place;
 pub mod preflight;
+pub mod processes;
 pub mod status;
 pub mod talos;

@@ -48,7 +48,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
         Task::Cluster(args) => cluster::create::create(&app, args),
         Task::ClusterStatus { name } => cluster::status::status(&app, name),
-        Task::ClusterDown { name } => cluster::down::down(&app, name),
+        Task::ClusterDown { name } => cluster::down::down(&app, name.as_deref()),
         Task::Demo => demo::demo(&app),
         Task::MirrorConfig(args) => mirror_config::mirror_config(&app, args, None),
         Task::Config => app.print(|| report::config(&app.config), || json!(app.config)),

@@ -28,7 +28,7 @@ fn create_is_right(user: &User, version: &Version, address: &str, provisioner: &
     let calls = user.calls(&["cluster", "create"]);
     let call = calls.last().unwrap();
     assert_eq!(values(call, "--registry-mirror"), user.mirrors(address), "{version}");
-    assert_eq!(values(call, "--state"), [user.state().join("state")], "{version}");
+    assert_eq!(values(call, "--state"), [user.state().join("s")], "{version}");
     assert_eq!(call["cwd"], user.state().join("work").as_str(), "{version}");
     assert_eq!(call["env"]["TAG"], serde_json::Value::Null, "{version}");
     // Never the bare command from 1.12 on, which makes virtual machines whatever it is told.

@@ -49,6 +49,28 @@ fn a_talosctl_that_is_missing_fails_or_cannot_be_read_says_so() {
 }
 
 #[test]
+fn a_network_that_is_taken_and_flags_that_say_nothing_are_found_first() {
+    let user = User::without_caches("taken", "v1.9.6");
+    let bridge = user.world.gateway.rsplit_once('.').unwrap().0.to_owned() + ".0/24";
+    let run = user.xtask(&["cluster", "--docker", "--no-cache", "--name", "c", "--cidr", &bridge, "--", "--help"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for part in ["the network bridge of the engine", "-- --help: talosctl would print its help"] {
+        assert!(run.stderr.contains(part), "{part}: {run:?}");
+    }
+    assert!(user.calls(&["cluster"]).is_empty());
+}
+
+#[test]
+fn an_engine_is_not_needed_for_virtual_machines_without_its_caches() {
+    let mut user = User::without_caches("noengine", "v1.12.4");
+    user.set("DOCKER_HOST", "unix:///nonexistent.sock");
+    let dry = user.make("--qemu", &["--no-cache", "--dry-run"]);
+    assert!(dry.code == Some(0) && dry.stdout.contains("talosctl cluster create qemu"), "{dry:?}");
+    let docker = user.make("--docker", &["--no-cache"]);
+    assert!(docker.code == Some(1) && docker.stderr.contains("fix: start the engine"), "{docker:?}");
+}
+
+#[test]
 fn the_gateway_follows_the_network() {
     let user = User::without_caches("cidr", "v1.9.6");
     let dry =
@@ -78,7 +100,7 @@ fn nodes_find_the_mirrors_where_the_settings_say() {
     for (settings, provisioner, address) in [
         ("bind = \"local\"", "--qemu", gateway.as_str()),
         ("bind = \"local\"", "--docker", &gateway),
-        ("bind = \"192.0.2.7\"", "--docker", "192.0.2.7"),
+        (&format!("bind = \"{gateway}\""), "--docker", &gateway),
         ("[cluster]\naddress = \"cache.example\"", "--qemu", "cache.example"),
     ] {
         user.world.settings(settings);

@@ -20,6 +20,8 @@ fn the_same_again_is_left_alone_and_another_is_an_error() {
     let again = user.make("--docker", &["--workers", "0"]);
     assert!(again.code == Some(0) && again.stderr.contains("is there already"), "{again:?}");
     let differs = user.make("--docker", &["--workers", "0", "--kubernetes-version", "1.30.0"]);
+    let one = user.make("--docker", &["--workers", "1"]);
+    assert!(one.code == Some(1) && one.stderr.contains("--workers is 0, wanted 1"), "{one:?}");
     assert!(differs.code == Some(1) && differs.stderr.contains("--kubernetes-version is the default, wanted 1.30.0"));
     let other = user.make("--qemu", &["--workers", "0"]);
     assert!(other.code == Some(1) && other.stderr.contains("it is there, made of docker"), "{other:?}");
@@ -66,13 +68,112 @@ fn what_is_half_made_is_recognised_and_goes_by_its_labels() {
 }
 
 #[test]
+fn what_has_no_record_here_goes_only_when_it_is_named() {
+    let mut user = User::without_caches("unnamed", "v1.8.4");
+    // The default name is talosctl's own as well, so this uses none that anybody else could have.
+    let name = user.cluster().0;
+    let (label, network) = (format!("talos.cluster.name={name}"), name.clone());
+    let sh = &user.world.sh;
+    cmd!(sh, "docker network create --label talos.owned=true --label {label} {network}").quiet().read().unwrap();
+    let named = user.make("--docker", &["--no-cache"]);
+    assert!(named.code == Some(1) && named.stderr.contains("not whole: network "), "{named:?}");
+    user.set("STANDIN_RECORD", user.home.join("record").as_str());
+    assert_eq!(user.down().code, Some(0));
+    assert_eq!(user.objects(), "");
+}
+
+#[test]
+fn virtual_machines_that_are_half_made_go_with_their_processes_and_bridge_and_nothing_else() {
+    let mut user = User::without_caches("vm", "v1.12.4");
+    user.world.settings("[boot]\nrelease = \"http://127.0.0.1:1\"\nfactory = \"http://127.0.0.1:1\"\n");
+    user.set("STANDIN_FAIL", "half");
+    let failed = user.make("--qemu", &["--no-cache", "--", "--presets", "pxe"]);
+    assert!(failed.code == Some(1) && failed.stderr.contains("talosctl ended with"), "{failed:?}");
+    user.unset("STANDIN_FAIL");
+    let name = user.cluster().0;
+    let state = user.state().join("s").join(&name);
+    // A machine that runs, one whose number somebody else has by now, and the cluster's bridge.
+    let qemu = user.home.join("bin/qemu-system-fake");
+    std::fs::copy("/bin/sleep", &qemu).unwrap();
+    let sh = &xshell::Shell::new().unwrap();
+    let start = "\"$1\" 300 >/dev/null 2>&1 & echo $!";
+    let own = cmd!(sh, "sh -c {start} sh {qemu}").quiet().read().unwrap();
+    let other = cmd!(sh, "sh -c {start} sh sleep").quiet().read().unwrap();
+    std::fs::write(state.join(format!("{name}-controlplane-1.pid")), &own).unwrap();
+    std::fs::write(state.join(format!("{name}-worker-1.pid")), &other).unwrap();
+    let id = support::digest(name.as_bytes());
+    let bridge = format!("talos{}", &id["sha256:".len()..][..8]);
+    cmd!(sh, "ip link add {bridge} type bridge").quiet().run().unwrap();
+    let status = user.xtask(&["cluster-status", "--name", &name]);
+    assert!(status.stdout.contains(&format!("{name}-worker-1 (not running)")), "{status:?}");
+    let dry = user.xtask(&["cluster-down", "--name", &name, "--dry-run"]);
+    assert!(dry.stdout.contains(&format!("would remove bridge {bridge}")), "{dry:?}");
+    let down = user.down();
+    // One that has ended and that nobody waits for has no command line any more.
+    let alive = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    let (own_lives, other_lives) = (alive(&own), alive(&other));
+    let _ = cmd!(sh, "kill {other}").quiet().run();
+    assert_eq!(down.code, Some(0), "{down:?}");
+    assert!(!own_lives && other_lives, "its own: {own_lives}, another's: {other_lives}");
+    assert!(!std::path::Path::new("/sys/class/net").join(&bridge).exists());
+    assert!(!user.state().exists());
+
+    // A bridge that was there before is not its own.
+    cmd!(sh, "ip link add {bridge} type bridge").quiet().run().unwrap();
+    user.set("STANDIN_FAIL", "half");
+    user.make("--qemu", &["--no-cache", "--", "--presets", "pxe"]);
+    let down = user.down();
+    let stays = std::path::Path::new("/sys/class/net").join(&bridge).exists();
+    cmd!(sh, "ip link delete {bridge}").quiet().run().unwrap();
+    assert!(down.code == Some(0) && stays, "{down:?}");
+}
+
+#[test]
+fn the_context_that_was_in_use_is_in_use_again() {
+    let user = User::without_caches("context", "v1.11.6");
+    let before = "context: work\ncontexts:\n    prod:\n        endpoints:\n            - 192.0.2.1\n    work:\n        endpoints:\n            - 192.0.2.2\n";
+    std::fs::create_dir_all(user.home.join(".talos")).unwrap();
+    std::fs::write(user.home.join(".talos/config"), before).unwrap();
+    let made = user.make("--docker", &["--no-cache", "--workers", "0"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert_eq!(user.down().code, Some(0));
+    let after = std::fs::read_to_string(user.home.join(".talos/config")).unwrap();
+    assert!(after.contains("context: work\n") && !after.contains(&user.cluster().0), "{after}");
+}
+
+#[test]
+fn a_node_that_is_gone_makes_it_less_than_whole_and_two_runs_do_not_meet() {
+    let mut user = User::without_caches("gone", "v1.9.6");
+    let made = user.make("--docker", &["--no-cache", "--workers", "1"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let name = user.cluster().0;
+    let node = format!("{name}-worker-1");
+    cmd!(user.world.sh, "docker rm --force --volumes {node}").quiet().ignore_stdout().run().unwrap();
+    let status = user.xtask(&["cluster-status", "--name", &name]);
+    assert!(status.code == Some(3) && status.stdout.contains(&format!("gone: {node}")), "{status:?}");
+    // While one run removes and makes it, another is told so.
+    user.set("STANDIN_SLEEP", "5");
+    let (_, cidr) = user.cluster();
+    let mut child = user.spawn(&["cluster", "--docker", "--no-cache", "--recreate", "--name", &name, "--cidr", &cidr]);
+    let until = Instant::now() + Duration::from_secs(30);
+    while user.calls(&["cluster", "create"]).len() < 2 {
+        assert!(Instant::now() < until, "the second create never began");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let other = user.down();
+    assert!(other.code == Some(1) && other.stderr.contains("another run is making or removing it"), "{other:?}");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(user.down().code, Some(0));
+}
+
+#[test]
 fn an_interrupted_create_says_what_is_left_and_how_to_remove_it() {
     let mut user = User::new("int", "v1.12.4");
     user.set("STANDIN_SLEEP", "30");
     let (name, cidr) = user.cluster();
     let child = user.spawn(&["cluster", "--docker", "--name", &name, "--cidr", &cidr, "--workers", "0"]);
     let until = Instant::now() + Duration::from_secs(30);
-    while !user.state().join("state").join(&name).join("state.yaml").exists() {
+    while !user.state().join("s").join(&name).join("state.yaml").exists() {
         assert!(Instant::now() < until, "the cluster was never made");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -177,8 +278,7 @@ fn a_cache_that_is_not_healthy_stops_it_unless_told_otherwise() {
     user.world.settings("offline = false");
     user.world.upstream("stop");
     let names = support::HOSTS.map(|host| user.world.name(host));
-    let (ill, well) = names.split_at(1);
-    let _ = well;
+    let ill = &names[..1];
     cmd!(user.world.sh, "docker restart --time 0 {ill...}").quiet().ignore_stdout().run().unwrap();
     support::until(&user.world, "docker.io", "restarting");
     let refused = user.make("--docker", &["--workers", "0"]);

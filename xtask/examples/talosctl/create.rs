@@ -192,6 +192,11 @@ fn boot_files(parsed: &Parsed) -> Outcome {
 
 /// The state directory: always for QEMU; for docker none up to 1.8, then one that may exist, and from 1.12 on as QEMU.
 fn prepare(standin: &StandIn, docker: bool, name: &str, state: &Path) -> Outcome {
+    let socket = state.join(name).join(format!("{name}-controlplane-1.monitor"));
+    if !docker && socket.as_os_str().len() > 107 {
+        // QEMU's word; the real one starts it in the background, and waits for the machine until its time is out.
+        return Err(format!("UNIX socket path '{}' is too long", socket.display()));
+    }
     match (docker, standin.version.minor()) {
         (true, minor) if minor < (1, 9) => Ok(()),
         (true, minor) if minor < (1, 12) => {

@@ -90,7 +90,8 @@ impl Cluster {
         let Self { name, provisioner, cidr, gateway, .. } = self;
         let mut text = format!("provisionername: {provisioner}\n");
         if provisioner == "qemu" {
-            text += "bridgename: talos3d3a9d82\n";
+            let digest = xtask::sample::digest(name.as_bytes());
+            text += &format!("bridgename: talos{}\n", &digest["sha256:".len()..][..8]);
         }
         let _ = write!(
             text,

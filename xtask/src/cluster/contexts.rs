@@ -6,22 +6,22 @@ use crate::cluster::place::{Place, Record};
 use crate::cluster::talos::Talos;
 use crate::error::{Error, Result};
 use crate::exec::Runner;
-use crate::talosctl::Provisioner;
 use crate::talosctl::context::{self, Context};
 
 /// All contexts; none where talosctl cannot list them.
 ///
 /// # Errors
 /// talosctl cannot be started.
-pub fn list(runner: &dyn Runner, talos: &Talos, provisioner: Provisioner) -> Result<Vec<Context>> {
-    let output = runner.run(&talos.ready(context::list(), provisioner))?;
+pub fn list(runner: &dyn Runner) -> Result<Vec<Context>> {
+    // As the user, never through sudo: whoever reads the talosconfig first, creates it.
+    let output = runner.run(&context::list())?;
     Ok(if output.ok() { context::read_list(&output.text()) } else { Vec::new() })
 }
 
-/// Those that were not there before.
-pub fn added(before: &[Context], after: &[Context]) -> Vec<(String, Vec<String>)> {
+/// Those of a cluster's name that were not there before.
+pub fn added(before: &[Context], after: &[Context], cluster: &str) -> Vec<(String, Vec<String>)> {
     let known: BTreeSet<&str> = before.iter().map(|context| context.name.as_str()).collect();
-    let new = after.iter().filter(|context| !known.contains(context.name.as_str()));
+    let new = context::of_cluster(after, cluster).filter(|context| !known.contains(context.name.as_str()));
     new.map(|context| (context.name.clone(), context.endpoints.clone())).collect()
 }
 
@@ -40,25 +40,27 @@ pub fn of(contexts: &[Context], cluster: &str, record: Option<&Record>, leads: &
         .collect()
 }
 
-/// Takes contexts out of the talosconfig; gives back those that talosctl cannot take out.
+/// Takes contexts out of the talosconfig; gives back those that talosctl cannot take out. Where the one in use is among
+/// them, the one that was in use before the cluster is again.
 ///
 /// # Errors
 /// talosctl cannot be started.
 pub fn remove(
     runner: &dyn Runner,
     talos: &Talos,
-    provisioner: Provisioner,
     names: &[String],
+    previous: Option<&str>,
     place: &Place,
 ) -> Result<Vec<String>> {
-    let contexts = list(runner, talos, provisioner)?;
-    let current = contexts.iter().find(|context| context.current && names.contains(&context.name));
-    let removes = |name: &String| context::remove(&talos.version, name).map(|cmd| talos.ready(cmd, provisioner));
-    if current.is_some() && names.iter().any(|name| removes(name).is_some()) {
+    let contexts = list(runner)?;
+    let in_use = contexts.iter().any(|context| context.current && names.contains(&context.name));
+    let removes = |name: &String| context::remove(&talos.version, name);
+    if in_use && names.iter().any(|name| removes(name).is_some()) {
         // talosctl passes over the current context in silence.
-        let other = contexts.iter().find(|context| !names.contains(&context.name));
-        let cmd = match other {
-            Some(other) => context::switch(&other.name),
+        let stays = |context: &&Context| !names.contains(&context.name);
+        let before = contexts.iter().filter(stays).find(|context| Some(context.name.as_str()) == previous);
+        let cmd = match before.filter(|_| previous.is_some()) {
+            Some(before) => context::switch(&before.name),
             None => {
                 let file = place.work().join("no-context.yaml");
                 std::fs::create_dir_all(place.work())
@@ -67,12 +69,12 @@ pub fn remove(
                 context::merge(&file)
             }
         };
-        let _ = runner.run(&talos.ready(cmd, provisioner))?;
+        let _ = runner.run(&cmd)?;
     }
     for cmd in names.iter().filter_map(removes) {
         let _ = runner.run(&cmd)?;
     }
-    let left: BTreeSet<String> = list(runner, talos, provisioner)?.into_iter().map(|context| context.name).collect();
+    let left: BTreeSet<String> = list(runner)?.into_iter().map(|context| context.name).collect();
     Ok(names.iter().filter(|name| left.contains(*name)).cloned().collect())
 }
 
@@ -96,6 +98,8 @@ mod tests {
         ];
         assert_eq!(of(&contexts, "demo", None, &|endpoint| endpoint == "10.5.0.2"), ["demo"]);
         let before = [context("demo", &["10.5.0.2"])];
-        assert_eq!(added(&before, &contexts).len(), 4);
+        let added = added(&before, &contexts, "demo");
+        let names: Vec<&str> = added.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["demo-1", "demo-2"]);
     }
 }

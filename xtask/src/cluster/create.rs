@@ -46,11 +46,16 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     if app.dry_run {
         return dry_run(app, args, &prepared);
     }
+    let provisioner = prepared.wish.provisioner;
+    let lock = prepared.place.lock()?;
+    if provisioner == Provisioner::Qemu {
+        engine::authorize(&app.processes)?;
+    }
     if prepared.existing != Existing::Nothing {
         down::remove(app, &prepared.place, Some(&prepared.talos))?;
     }
     caches(app, args, &mut prepared)?;
-    let provisioner = prepared.wish.provisioner;
+    let before = figures(app, &prepared.mirrors)?;
     match provisioner {
         Provisioner::Qemu => {
             let files = Files::new(app, &prepared.place, &prepared.talos, &prepared.wish);
@@ -59,11 +64,13 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
         }
         Provisioner::Docker => {
             let image = guest::node_image(&prepared.wish, &prepared.talos.version);
-            guest::pull_through(app, &prepared.mirrors, &image)?;
+            if app.config.cluster_address.is_none() {
+                guest::pull_through(app, &prepared.mirrors, &image)?;
+            }
         }
     }
-    let before = figures(app, &prepared.mirrors)?;
     run(app, &prepared)?;
+    drop(lock);
     let after = figures(app, &prepared.mirrors)?;
     let name = prepared.place.name();
     app.term.step(&format!("cluster {name} is made; `cargo xtask cluster-status --name {name}` shows it"));
@@ -81,10 +88,11 @@ fn finding(subject: &str, error: &Error) -> Vec<Finding> {
 /// Looks at everything, and says all that stands in the way together.
 fn prepare(app: &App, args: &cli::Cluster) -> Result<Prepared> {
     let provisioner = if args.qemu { Provisioner::Qemu } else { Provisioner::Docker };
-    let place = Place::new(&args.name)?;
+    let place = Place::new(args.name.as_deref().unwrap_or(cli::DEFAULT_CLUSTER))?;
     let cidr = network::read(&args.cidr)?;
     let mut findings = Vec::new();
-    let needs_engine = provisioner == Provisioner::Docker || !args.no_cache;
+    let own_caches = !args.no_cache && app.config.cluster_address.is_none();
+    let needs_engine = provisioner == Provisioner::Docker || own_caches;
     let engine = if needs_engine { crate::tool::Tool::Docker.require().map(|_| ()) } else { Ok(()) };
     let engine = engine.and_then(|()| if needs_engine { observe::check_version(&app.processes) } else { Ok(()) });
     findings.extend(engine.as_ref().err().map(|error| finding("docker", error)).unwrap_or_default());
@@ -97,9 +105,13 @@ fn prepare(app: &App, args: &cli::Cluster) -> Result<Prepared> {
         let found = preflight::qemu(&version, &Machine::this(engine::is_root(&app.processes)?));
         found.warnings.iter().for_each(|warning| app.term.warn(warning));
         findings.extend(found.findings);
+        findings.extend(place.too_long(args.controlplanes).map(|path| {
+            let problem = format!("QEMU takes no socket with a path as long as {path}");
+            Finding::new("--name", problem, "use a shorter --name, or a HOME with a shorter path")
+        }));
     }
     let mirrors = if args.no_cache { Vec::new() } else { app.config.mirrors.clone() };
-    let mut wish = Create::new(provisioner, &args.name, place.state(), cidr);
+    let mut wish = Create::new(provisioner, place.name(), place.state(), cidr);
     if engine.is_ok() && !mirrors.is_empty() {
         match mirrors::address(&app.processes, &app.config, provisioner, cidr) {
             Ok(address) => wish.mirrors = mirrors::told(&mirrors, &address),
@@ -112,8 +124,10 @@ fn prepare(app: &App, args: &cli::Cluster) -> Result<Prepared> {
     let asked = asked(args, &wish);
     let mut existing = Existing::Nothing;
     if engine.is_ok() {
-        existing = existing::classify(place.read()?, &existing::observe(&app.processes, &place)?);
-        findings.extend(existing::in_the_way(&existing, &place, args.recreate));
+        let objects = existing::observe(&app.processes, &place, provisioner)?;
+        existing = existing::classify(place.read()?, &objects);
+        findings.extend(existing::in_the_way(&existing, &place, args.recreate, args.name.is_some()));
+        findings.extend(preflight::overlap(&preflight::networks(&app.processes, &place), cidr));
         findings.extend(differs(&existing, &asked, &place, args.recreate));
     }
     if findings.is_empty() {
@@ -152,7 +166,8 @@ fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
         provisioner: wish.provisioner.name().to_owned(),
         cidr: wish.cidr.to_string(),
         controlplanes: args.controlplanes,
-        workers: args.workers,
+        // talosctl's own default, in every release.
+        workers: args.workers.unwrap_or(1),
         talos_version: args.talos_version.clone(),
         kubernetes_version: args.kubernetes_version.clone(),
         mirrors: wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect(),
@@ -211,6 +226,7 @@ fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<()>
     app.term.warn(&error.to_string());
     let healthy = healthy(app, &prepared.mirrors)?;
     prepared.mirrors.retain(|mirror| healthy.contains(&mirror.host));
+    prepared.asked.mirrors.retain(|mirror| healthy.iter().any(|host| mirror.starts_with(&format!("{host}="))));
     prepared.wish.mirrors.retain(|mirror| healthy.contains(&mirror.host));
     Ok(())
 }
@@ -258,11 +274,15 @@ fn dry_run(app: &App, args: &cli::Cluster, prepared: &Prepared) -> Result<()> {
 fn run(app: &App, prepared: &Prepared) -> Result<()> {
     let Prepared { place, talos, wish, asked, .. } = prepared;
     let provisioner = wish.provisioner;
+    let before = contexts::list(&app.processes)?;
     let mut record = Record {
         progress: Progress::Creating,
         talosctl: talos.version.to_string(),
         asked: asked.clone(),
         contexts: Vec::new(),
+        previous_context: before.iter().find(|context| context.current).map(|context| context.name.clone()),
+        identities: BTreeMap::new(),
+        bridge: Some(place.bridge()).filter(|bridge| provisioner == Provisioner::Qemu && !down::is_bridge(bridge)),
     };
     let cmd = command(wish, talos, place)?;
     place.write(&record)?;
@@ -273,25 +293,36 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
             .map_err(Error::io(format!("write {file}")))?;
     }
     talos.api_note().iter().for_each(|note| app.term.step(note));
-    let before = contexts::list(&app.processes, talos, provisioner)?;
+    let unowned = guest::not_there_yet(place.home());
     let ended = app.processes.attached(&cmd);
-    let fix = format!("mend what it says; `{}` removes what is there, --recreate starts over", place.cleanup());
+    if provisioner == Provisioner::Qemu && !talos.root {
+        guest::give_back(&app.processes, place.home(), &unowned)?;
+    }
+    // The engine is asked although an interrupted run is over: what is left is what the user needs to know.
+    let objects = existing::observe(&app.processes, place, provisioner);
+    let after = contexts::list(&app.processes).unwrap_or_default();
+    record.contexts = contexts::added(&before, &after, place.name());
+    if let Ok(objects) = &objects {
+        record.identities.clone_from(&objects.identities);
+    }
     let ended = match ended {
         Err(Error::Interrupted { signal, .. }) => {
-            // The engine is asked although the run is over: what is left is what the user needs to know.
-            let there = existing::observe(&app.processes, place).map(|objects| objects.phrases()).unwrap_or_default();
+            let there = objects.map(|objects| objects.phrases()).unwrap_or_default();
             let there = if there.is_empty() { "nothing".to_owned() } else { there.join("; ") };
             Err(Error::Interrupted { signal, left: format!("left is {there}; `{}` removes it", place.cleanup()) })
         }
-        other => other?.checked(&cmd, &fix),
+        Err(other) => Err(other),
+        Ok(output) if output.ok() => Ok(()),
+        Ok(output) => Err(Error::Tool {
+            problem: format!("talosctl ended with exit code {}", output.code.unwrap_or_default()),
+            fix: format!("mend what it says; `{}` removes what is there, --recreate starts over", place.cleanup()),
+        }),
     };
-    let after = contexts::list(&app.processes, talos, provisioner).unwrap_or_default();
-    record.contexts = contexts::added(&before, &after);
     if ended.is_ok() {
         record.progress = Progress::Created;
     }
     place.write(&record)?;
-    ended.map(|_| ())
+    ended
 }
 
 fn figures(app: &App, mirrors: &[Mirror]) -> Result<BTreeMap<String, Figures>> {

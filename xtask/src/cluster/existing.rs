@@ -1,10 +1,9 @@
 //! What is there of a cluster: its objects on the engine, its files, its processes, and what that makes of it.
 
-use std::collections::BTreeSet;
-
-use camino::Utf8Path;
+use std::collections::BTreeMap;
 
 use crate::cluster::place::{Place, Progress, Record};
+use crate::cluster::processes;
 use crate::error::{Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::observe::lines;
@@ -26,6 +25,8 @@ pub struct Objects {
     pub containers: Vec<Node>,
     /// Networks with the labels of the cluster.
     pub networks: Vec<String>,
+    /// The engine's identities of both, by name (`network NAME`).
+    pub identities: BTreeMap<String, String>,
     /// Whether talosctl made a state directory.
     pub state: bool,
     /// Whether it holds a `state.yaml`, which talosctl writes at the end.
@@ -53,45 +54,58 @@ const OWNED: &str = "label=talos.owned=true";
 
 fn by_label(kind: &[&str], name: &str, format: &str) -> Cmd {
     let cluster = format!("label=talos.cluster.name={name}");
-    Cmd::read("docker").args(kind.iter().copied()).args(["--filter", OWNED, "--filter", &cluster, "--format", format])
+    let list = Cmd::read("docker").args(kind.iter().copied()).args(["--no-trunc", "--filter", OWNED]);
+    list.args(["--filter", &cluster, "--format", format])
 }
 
-/// Looks for everything of a cluster. Without a client of the engine there are no containers to find.
+/// Looks for everything of a cluster. A cluster of virtual machines has nothing on the engine, so that one which does
+/// not answer is no obstacle then.
 ///
 /// # Errors
-/// The engine does not answer.
-pub fn observe(runner: &dyn Runner, place: &Place) -> Result<Objects> {
-    let mut objects = Objects::default();
-    if crate::tool::Tool::Docker.path().is_some() {
-        // `Status` is a phrase: `Up 3 minutes`, `Up 3 minutes (Paused)`, `Created`, `Exited (0) ...`.
-        let containers = by_label(&["container", "ls", "--all"], place.name(), "{{.Names}}\t{{.Status}}");
-        let node = |line: String| {
-            let (name, status) = line.split_once('\t')?;
-            Some(Node { name: name.to_owned(), up: status.starts_with("Up") && !status.contains("Paused") })
-        };
-        objects.containers = lines(runner, &containers)?.into_iter().filter_map(node).collect();
-        objects.containers.sort_by(|a, b| a.name.cmp(&b.name));
-        objects.networks = lines(runner, &by_label(&["network", "ls"], place.name(), "{{.Name}}"))?;
-    }
+/// The engine does not answer, and the cluster may be on it.
+pub fn observe(runner: &dyn Runner, place: &Place, provisioner: Provisioner) -> Result<Objects> {
     let state = place.talosctl_state();
-    objects.state = state.exists();
-    objects.state_file = state.join("state.yaml").exists();
-    objects.processes = processes(&state);
-    objects.elsewhere = place.elsewhere().exists();
-    Ok(objects)
+    let mut objects = Objects {
+        state: state.exists(),
+        state_file: state.join("state.yaml").exists(),
+        processes: processes::recorded(&state),
+        elsewhere: place.elsewhere().exists(),
+        ..Objects::default()
+    };
+    match engine(runner, place, &mut objects) {
+        Err(error) if provisioner == Provisioner::Docker => Err(error),
+        _ => Ok(objects),
+    }
 }
 
-/// The processes that talosctl recorded in a cluster's state: a file `NAME.pid` each.
-fn processes(state: &Utf8Path) -> Vec<Node> {
-    let Ok(entries) = state.read_dir_utf8() else { return Vec::new() };
-    let node = |path: &Utf8Path| {
-        let name = path.file_name()?.strip_suffix(".pid")?.to_owned();
-        let pid: u32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
-        Some(Node { name, up: Utf8Path::new("/proc").join(pid.to_string()).exists() })
-    };
-    let mut nodes: Vec<Node> = entries.flatten().filter_map(|entry| node(entry.path())).collect();
-    nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    nodes
+fn engine(runner: &dyn Runner, place: &Place, objects: &mut Objects) -> Result<()> {
+    crate::tool::Tool::Docker.require()?;
+    // `Status` is a phrase: `Up 3 minutes`, `Up 3 minutes (Paused)`, `Created`, `Exited (0) ...`.
+    let containers = by_label(&["container", "ls", "--all"], place.name(), "{{.Names}}\t{{.ID}}\t{{.Status}}");
+    for line in lines(runner, &containers)? {
+        let mut parts = line.splitn(3, '\t').map(str::to_owned);
+        let (Some(name), Some(id), Some(status)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        objects.identities.insert(name.clone(), id);
+        objects.containers.push(Node { name, up: status.starts_with("Up") && !status.contains("Paused") });
+    }
+    objects.containers.sort_by(|a, b| a.name.cmp(&b.name));
+    for line in lines(runner, &by_label(&["network", "ls"], place.name(), "{{.Name}}\t{{.ID}}"))? {
+        let Some((name, id)) = line.split_once('\t') else { continue };
+        objects.identities.insert(format!("network {name}"), id.to_owned());
+        objects.networks.push(name.to_owned());
+    }
+    Ok(())
+}
+
+/// What made the machines of a cluster: what the record says, else what is there.
+pub fn provisioner(record: Option<&Record>, place: &Place) -> Provisioner {
+    if let Some(record) = record {
+        return record.provisioner();
+    }
+    let state = place.talosctl_state();
+    let text = std::fs::read_to_string(state.join("state.yaml")).unwrap_or_default();
+    let written = text.lines().any(|line| line.trim() == "provisionername: qemu");
+    if written || !processes::recorded(&state).is_empty() { Provisioner::Qemu } else { Provisioner::Docker }
 }
 
 impl Objects {
@@ -126,37 +140,47 @@ impl Objects {
     /// What a cluster that was made to its end lacks now, as phrases.
     fn lacks(&self, record: &Record) -> Vec<String> {
         let mut lacks = Vec::new();
-        let down = |nodes: &[Node]| nodes.iter().filter(|n| !n.up).map(|n| n.name.clone()).collect::<Vec<_>>();
-        match record.provisioner() {
-            Provisioner::Docker => {
-                if self.containers.is_empty() {
-                    lacks.push("it has no containers any more".to_owned());
-                }
-                if self.networks.is_empty() {
-                    lacks.push("it has no network any more".to_owned());
-                }
-                lacks.extend(Some(down(&self.containers)).filter(|d| !d.is_empty()).map(not_running));
-            }
-            Provisioner::Qemu => {
-                if !self.state_file {
-                    lacks.push("its state.yaml is gone".to_owned());
-                }
-                lacks.extend(Some(down(&self.processes)).filter(|d| !d.is_empty()).map(not_running));
-            }
+        let gone: Vec<&str> =
+            record.identities.keys().filter(|name| !self.identities.contains_key(*name)).map(String::as_str).collect();
+        if !gone.is_empty() {
+            lacks.push(format!("gone: {}", gone.join(", ")));
+        }
+        let others = self.identities.iter().filter(|(name, id)| record.identities.get(*name) != Some(id));
+        let others: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
+        if !others.is_empty() && record.provisioner() == Provisioner::Docker {
+            lacks.push(format!("made by somebody else: {}", others.join(", ")));
+        }
+        if record.provisioner() == Provisioner::Qemu && !self.state_file {
+            lacks.push("its state.yaml is gone".to_owned());
+        }
+        let down = self.containers.iter().chain(&self.processes).filter(|node| !node.up);
+        let down: Vec<&str> = down.map(|node| node.name.as_str()).collect();
+        if !down.is_empty() {
+            lacks.push(format!("not running: {}", down.join(", ")));
         }
         lacks
     }
-}
 
-#[allow(clippy::needless_pass_by_value)]
-fn not_running(names: Vec<String>) -> String {
-    format!("not running: {}", names.join(", "))
+    /// The machines, without talosctl's helpers beside them.
+    pub fn nodes(&self, cluster: &str) -> Vec<&Node> {
+        let is_machine = |node: &&Node| {
+            let rest = node.name.strip_prefix(cluster).and_then(|rest| rest.strip_prefix('-'));
+            let role = rest.and_then(|rest| rest.rsplit_once('-')).map(|(role, _)| role);
+            role.is_some_and(|role| ["controlplane", "master", "worker"].contains(&role))
+        };
+        self.containers.iter().chain(&self.processes).filter(is_machine).collect()
+    }
 }
 
 /// Says what the cluster is, from the record and from what is there; pure.
 pub fn classify(record: Option<Record>, objects: &Objects) -> Existing {
+    let finished = record.as_ref().is_some_and(|record| {
+        record.progress == Progress::Created
+            && (objects.lacks(record).is_empty() || record.provisioner() == Provisioner::Qemu)
+    });
     match record {
-        None if objects.elsewhere => {
+        // Where talosctl has one of that name in its own folder, what carries its labels may be of that one.
+        _ if objects.elsewhere && !finished => {
             let mut phrases = vec!["a state directory of talosctl's own".to_owned()];
             phrases.extend(objects.phrases());
             Existing::Foreign(phrases)
@@ -180,28 +204,36 @@ pub fn classify(record: Option<Record>, objects: &Objects) -> Existing {
     }
 }
 
-/// Why a new cluster cannot be made where there is one, unless it is to be recreated; `None` where it can.
-pub fn in_the_way(existing: &Existing, place: &Place, recreate: bool) -> Option<Finding> {
-    let name = place.name();
+/// Why what is there may not be removed; `None` where it may. Without a record of ours it may only be removed by a user
+/// who names it: the default name is talosctl's own, too.
+pub fn not_ours(existing: &Existing, place: &Place, named: bool) -> Option<Finding> {
+    let subject = format!("cluster {}", place.name());
     match existing {
-        Existing::Nothing | Existing::Whole(_) => None,
-        Existing::Half(..) if recreate => None,
-        Existing::Half(_, there) => Some(Finding::new(
-            format!("cluster {name}"),
-            format!("it is there and not whole: {}", there.join("; ")),
-            format!("--recreate removes that and starts over; `{}` only removes it", place.cleanup()),
+        Existing::Half(None, there) if !named => Some(Finding::new(
+            subject,
+            format!("this tool has no record of it: {}", there.join("; ")),
+            format!("if it is to go all the same, name it: --name {}", place.name()),
         )),
         Existing::Foreign(there) => Some(Finding::new(
-            format!("cluster {name}"),
+            subject,
             format!("it was made without this tool: {}", there.join("; ")),
-            format!("use another --name, or remove it as it was made: talosctl cluster destroy --name {name}"),
+            "use another --name, or remove it as it was made (talosctl 1.9 and later removes every cluster in \
+             ~/.talos/clusters along with one of docker)",
         )),
+        _ => None,
     }
 }
 
-/// The names of containers whose labels say that they are of a cluster, for removal by label alone.
-pub fn container_names(objects: &Objects) -> Vec<String> {
-    objects.containers.iter().map(|node| node.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+/// Why a new cluster cannot be made where there is one, unless it is to be recreated; `None` where it can.
+pub fn in_the_way(existing: &Existing, place: &Place, recreate: bool, named: bool) -> Option<Finding> {
+    match existing {
+        Existing::Half(_, there) if !recreate => Some(Finding::new(
+            format!("cluster {}", place.name()),
+            format!("it is there and not whole: {}", there.join("; ")),
+            format!("--recreate removes that and starts over; `{}` only removes it", place.cleanup()),
+        )),
+        _ => not_ours(existing, place, named),
+    }
 }
 
 #[cfg(test)]
@@ -214,18 +246,31 @@ mod tests {
             provisioner: provisioner.into(),
             cidr: "10.5.0.0/24".into(),
             controlplanes: 1,
-            workers: None,
+            workers: 1,
             talos_version: None,
             kubernetes_version: None,
             mirrors: Vec::new(),
             extra: Vec::new(),
         };
-        Record { progress, talosctl: "v1.9.6".into(), asked, contexts: Vec::new() }
+        let identities = if provisioner == "docker" { identities() } else { BTreeMap::new() };
+        Record {
+            progress,
+            talosctl: "v1.9.6".into(),
+            asked,
+            contexts: Vec::new(),
+            previous_context: None,
+            identities,
+            bridge: None,
+        }
+    }
+
+    fn identities() -> BTreeMap<String, String> {
+        [("x-controlplane-1", "abc"), ("network x", "def")].map(|(a, b)| (a.to_owned(), b.to_owned())).into()
     }
 
     fn docker(up: bool) -> Objects {
         let containers = vec![Node { name: "x-controlplane-1".into(), up }];
-        Objects { containers, networks: vec!["x".into()], ..Objects::default() }
+        Objects { containers, networks: vec!["x".into()], identities: identities(), ..Objects::default() }
     }
 
     #[test]
@@ -235,7 +280,14 @@ mod tests {
         let Existing::Half(_, there) = classify(Some(created.clone()), &docker(false)) else { panic!() };
         assert_eq!(there[0], "not running: x-controlplane-1");
         let Existing::Half(_, gone) = classify(Some(created), &Objects::default()) else { panic!() };
-        assert_eq!(gone[0], "it has no containers any more");
+        assert_eq!(gone[0], "gone: network x, x-controlplane-1");
+        let mut other = docker(true);
+        other.identities.insert("x-controlplane-1".into(), "xyz".into());
+        let created = record("docker", Progress::Created);
+        let Existing::Half(_, there) = classify(Some(created.clone()), &other) else { panic!() };
+        assert_eq!(there[0], "made by somebody else: x-controlplane-1");
+        other.elsewhere = true;
+        assert!(matches!(classify(Some(created), &other), Existing::Foreign(_)));
     }
 
     #[test]
@@ -254,6 +306,10 @@ mod tests {
         assert!(matches!(classify(None, &docker(true)), Existing::Half(None, _)));
         let elsewhere = Objects { elsewhere: true, ..docker(true) };
         assert!(matches!(classify(None, &elsewhere), Existing::Foreign(_)));
+        let place = Place::new("x").unwrap();
+        let half = classify(None, &docker(true));
+        assert!(not_ours(&half, &place, false).is_some() && not_ours(&half, &place, true).is_none());
+        assert!(not_ours(&classify(None, &elsewhere), &place, true).is_some());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the nodes of a cluster start from: boot files for virtual machines, the image for containers.
 
+use camino::{Utf8Path, Utf8PathBuf};
+
 use crate::app::App;
 use crate::boot::{self, Image, Wish};
 use crate::cluster::place::{Place, boot_folder, talos_home};
@@ -10,7 +12,7 @@ use crate::exec::{Cmd, Runner};
 use crate::store::{self, Item};
 use crate::talosctl::create::{self, Boot, Create, given, value};
 use crate::talosctl::{self, Dialect, Version};
-use crate::{image, registry};
+use crate::{engine, image, registry};
 
 /// What a cluster of virtual machines boots from.
 pub struct Files<'a> {
@@ -72,7 +74,7 @@ impl<'a> Files<'a> {
                 Ok(Some(wish.cni_item()).filter(|_| !wish.cni_missing().is_empty()))
             })?);
         }
-        Ok(store::absent(&items, camino::Utf8Path::exists).into_iter().cloned().collect())
+        Ok(store::absent(&items, Utf8Path::exists).into_iter().cloned().collect())
     }
 
     /// What talosctl up to 1.11 is to be told of it.
@@ -146,4 +148,23 @@ pub fn pull_through(app: &App, mirrors: &[Mirror], reference: &str) -> Result<()
         app.term.step(&format!("image {reference}: pulled through its proxy"));
     }
     Ok(())
+}
+
+/// The files of the user's that talosctl writes and that are not there yet: as root it would make them root's.
+pub fn not_there_yet(home: &Utf8Path) -> Vec<Utf8PathBuf> {
+    let files = [".talos", ".talos/config", ".kube", ".kube/config"].map(|name| home.join(name));
+    files.into_iter().filter(|file| !file.exists()).collect()
+}
+
+/// Gives files that talosctl has made as root to whom the home directory belongs.
+///
+/// # Errors
+/// sudo cannot be started.
+pub fn give_back(runner: &dyn Runner, home: &Utf8Path, files: &[Utf8PathBuf]) -> Result<()> {
+    let made: Vec<String> = files.iter().filter(|file| file.exists()).map(ToString::to_string).collect();
+    if made.is_empty() {
+        return Ok(());
+    }
+    let reference = format!("--reference={home}");
+    runner.run(&engine::as_root(runner, &["chown", &reference])?.args(made)).map(|_| ())
 }

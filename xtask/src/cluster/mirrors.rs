@@ -10,7 +10,7 @@ use crate::exec::Runner;
 use crate::listen;
 use crate::mirror_format::{Endpoint, endpoints};
 use crate::observe::engine_answer;
-use crate::talosctl::Provisioner;
+use crate::talosctl::{Provisioner, network};
 
 /// The address that nodes reach the mirrors on.
 ///
@@ -30,7 +30,7 @@ pub fn address(runner: &dyn Runner, config: &Config, provisioner: Provisioner, c
             "bind = \"local\" adds the docker bridge, and nothing else",
         )])),
         (Bind::Address(address), _) => Ok(address.to_string()),
-        (Bind::All, Provisioner::Qemu) => Ok(std::net::Ipv4Addr::from(u32::from(cidr.network()) + 1).to_string()),
+        (Bind::All, Provisioner::Qemu) => Ok(network::gateway(cidr).to_string()),
         (Bind::Local, _) | (Bind::All, Provisioner::Docker) => {
             let cmd = listen::bridge();
             Ok(listen::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?.to_string())

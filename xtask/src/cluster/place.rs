@@ -1,10 +1,14 @@
 //! Where a cluster's files are, and the record of what was asked for.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
+use crate::sample;
 use crate::talosctl::Provisioner;
 
 /// A cluster's folder, which nothing else has: talosctl removes all of its state directory with a docker cluster.
@@ -34,8 +38,8 @@ pub struct Asked {
     pub cidr: String,
     /// How many control planes.
     pub controlplanes: u32,
-    /// How many workers, where that was said.
-    pub workers: Option<u32>,
+    /// How many workers.
+    pub workers: u32,
     /// The Talos of its nodes, where that was said.
     pub talos_version: Option<String>,
     /// The Kubernetes of its nodes, where that was said.
@@ -55,7 +59,7 @@ impl Asked {
                 ("provisioner", asked.provisioner.clone()),
                 ("--cidr", asked.cidr.clone()),
                 ("--controlplanes", asked.controlplanes.to_string()),
-                ("--workers", or_default(asked.workers.map(|workers| workers.to_string()))),
+                ("--workers", asked.workers.to_string()),
                 ("--talos-version", or_default(asked.talos_version.clone())),
                 ("--kubernetes-version", or_default(asked.kubernetes_version.clone())),
                 ("mirrors", if asked.mirrors.is_empty() { "none".to_owned() } else { asked.mirrors.join(" ") }),
@@ -83,6 +87,15 @@ pub struct Record {
     /// The contexts that it added to the talosconfig, with their endpoints.
     #[serde(default)]
     pub contexts: Vec<(String, Vec<String>)>,
+    /// The context that was in use before.
+    #[serde(default)]
+    pub previous_context: Option<String>,
+    /// The engine's identities of its containers and networks, by name, as they were when it was finished.
+    #[serde(default)]
+    pub identities: BTreeMap<String, String>,
+    /// The bridge that was not there before, and so is its own.
+    #[serde(default)]
+    pub bridge: Option<String>,
 }
 
 impl Record {
@@ -93,7 +106,8 @@ impl Record {
 }
 
 impl Place {
-    /// The place of a cluster, below `XDG_STATE_HOME` or `~/.local/state`.
+    /// The place of a cluster: `~/.talos-cache/ID`, ID from its name as talosctl makes it for a bridge. Short, since QEMU
+    /// takes no socket whose path is longer than 107 bytes, and the cluster's name comes twice more in it.
     ///
     /// # Errors
     /// The name is none that talosctl and the engine both take, or there is no home directory.
@@ -107,8 +121,39 @@ impl Place {
             });
         }
         let home = home()?;
-        let state = variable("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));
-        Ok(Self { folder: state.join("talos-cache/clusters").join(name), name: name.to_owned(), home })
+        Ok(Self { folder: home.join(".talos-cache").join(id(name)), name: name.to_owned(), home })
+    }
+
+    /// The longest path of a socket that QEMU would make for a cluster of so many machines, where it is too long
+    /// (Talos, `pkg/provision/providers/qemu/node.go`).
+    pub fn too_long(&self, controlplanes: u32) -> Option<Utf8PathBuf> {
+        let socket = format!("{}-controlplane-{controlplanes}.monitor", self.name);
+        Some(self.talosctl_state().join(socket)).filter(|path| path.as_str().len() > 107)
+    }
+
+    /// The bridge of a QEMU cluster of this name (Talos, `pkg/provision/providers/qemu/network.go`).
+    pub fn bridge(&self) -> String {
+        format!("talos{}", id(&self.name))
+    }
+
+    /// Keeps other runs from the same cluster until what it gives back is dropped.
+    ///
+    /// # Errors
+    /// Another run has it, or the folder cannot be written to.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.home.join(".talos-cache").join(format!("{}.lock", id(&self.name)));
+        let parent = path.parent().unwrap_or(&path);
+        let file = std::fs::create_dir_all(parent).and_then(|()| File::create(&path));
+        let file = file.map_err(Error::io(format!("write {path}")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Blocked(vec![Finding::new(
+                format!("cluster {}", self.name),
+                "another run is making or removing it",
+                "wait until that has ended, and look with `cargo xtask cluster-status`",
+            )])),
+            Err(std::fs::TryLockError::Error(error)) => Err(Error::io(format!("lock {path}"))(error)),
+        }
     }
 
     /// The cluster's name.
@@ -123,7 +168,7 @@ impl Place {
 
     /// What talosctl is given as `--state`.
     pub fn state(&self) -> Utf8PathBuf {
-        self.folder.join("state")
+        self.folder.join("s")
     }
 
     /// Where talosctl keeps this cluster's state, in the state directory that it is given.
@@ -155,11 +200,9 @@ impl Place {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(Error::io(format!("read {file}")))?,
         };
-        serde_json::from_slice(&text).map(Some).map_err(|error| Error::Config {
-            file: file.clone(),
-            line: Some(error.line()),
-            problem: format!("the record of the cluster is damaged: {error}"),
-            fix: format!("remove {file}; `cargo xtask cluster-down --name {}` removes the rest", self.name),
+        serde_json::from_slice(&text).map(Some).map_err(|error| Error::Tool {
+            problem: format!("the record of the cluster, {file}, is damaged: {error}"),
+            fix: format!("remove that file; `{}` removes the rest", self.cleanup()),
         })
     }
 
@@ -200,6 +243,11 @@ impl Place {
     }
 }
 
+/// The first eight digits of the digest of a name.
+fn id(name: &str) -> String {
+    sample::digest(name.as_bytes()).trim_start_matches("sha256:")[..8].to_owned()
+}
+
 fn variable(name: &str) -> Option<Utf8PathBuf> {
     std::env::var(name).ok().map(Utf8PathBuf::from).filter(|path| path.is_absolute())
 }
@@ -236,18 +284,28 @@ mod tests {
             provisioner: "docker".into(),
             cidr: "10.5.0.0/24".into(),
             controlplanes: 1,
-            workers: None,
+            workers: 1,
             talos_version: None,
             kubernetes_version: None,
             mirrors: vec!["docker.io=http://172.17.0.1:5000".into()],
             extra: Vec::new(),
         };
         assert_eq!(asked.differs(&asked), Vec::<String>::new());
-        let wanted = Asked { workers: Some(2), mirrors: Vec::new(), ..asked.clone() };
+        let wanted = Asked { workers: 2, mirrors: Vec::new(), ..asked.clone() };
         assert_eq!(
             asked.differs(&wanted),
-            ["--workers is the default, wanted 2", "mirrors is docker.io=http://172.17.0.1:5000, wanted none"]
+            ["--workers is 1, wanted 2", "mirrors is docker.io=http://172.17.0.1:5000, wanted none"]
         );
+    }
+
+    #[test]
+    fn the_bridge_has_the_name_that_talosctl_makes_and_its_sockets_fit() {
+        let place = Place::new("talos-default").unwrap();
+        assert_eq!(place.bridge(), "talos3d3a9d82");
+        let long = Place { home: "/home/somebody".into(), folder: format!("/home/{}", "x".repeat(60)).into(), ..place };
+        assert!(long.too_long(1).is_some());
+        let short = Place { folder: "/home/somebody/.talos-cache/3d3a9d82".into(), ..long };
+        assert_eq!(short.too_long(3), None);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What has to be on a machine before talosctl is started, all of it looked at together.
 
 use camino::Utf8Path;
+use ipnet::Ipv4Net;
 
+use crate::cluster::place::Place;
 use crate::error::Finding;
+use crate::exec::{Cmd, Runner};
 use crate::talosctl::Version;
 use crate::tool::Tool;
 
@@ -91,6 +94,29 @@ pub fn qemu(version: &Version, machine: &Machine) -> Found {
     found
 }
 
+/// The networks of the engine, by name, without the cluster's own; none where it does not answer.
+pub fn networks(runner: &dyn Runner, place: &Place) -> Vec<(String, Ipv4Net)> {
+    let list = Cmd::read("docker").args(["network", "ls", "--quiet"]);
+    let Ok(ids) = runner.run(&list).map(|output| output.text()) else { return Vec::new() };
+    let format = "{{.Name}}{{range .IPAM.Config}} {{.Subnet}}{{end}}";
+    let inspect = Cmd::read("docker").args(["network", "inspect", "--format", format]).args(ids.lines());
+    let text = runner.run(&inspect).map(|output| output.text()).unwrap_or_default();
+    let line = |line: &str| {
+        let (name, subnets) = line.split_once(' ')?;
+        let net = subnets.split(' ').find_map(|subnet| subnet.parse().ok())?;
+        (name != place.name()).then(|| (name.to_owned(), net))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Another network that a cluster's would overlap with, as a finding; pure.
+pub fn overlap(networks: &[(String, Ipv4Net)], cidr: Ipv4Net) -> Option<Finding> {
+    let meets = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
+    let (name, net) = networks.iter().find(|(_, net)| meets(net))?;
+    let problem = format!("{cidr} overlaps with {net}, the network {name} of the engine");
+    Some(Finding::new("--cidr", problem, "choose another network, 10.6.0.0/24 for instance"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +137,14 @@ mod tests {
         );
         let all = Machine { has: |_| true, kvm: true, firmware: true, ..bare };
         assert_eq!(subjects("v1.9.6", &all), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn a_network_that_is_taken_is_found() {
+        let networks = [("bridge".to_owned(), "172.17.0.0/16".parse().unwrap())];
+        assert!(overlap(&networks, "172.17.5.0/24".parse().unwrap()).is_some());
+        assert!(overlap(&networks, "172.0.0.0/8".parse().unwrap()).is_some());
+        assert_eq!(overlap(&networks, "10.5.0.0/24".parse().unwrap()), None);
     }
 
     #[test]

@@ -7,11 +7,10 @@ use crate::cluster::existing::{self, Existing, Node};
 use crate::cluster::place::Place;
 use crate::cluster::talos::Talos;
 use crate::error::{Error, Result};
-use crate::exec::Runner;
+use crate::exec::{Output, Runner};
 use crate::report;
 use crate::talosctl::show::Shown;
 use crate::talosctl::{self, Provisioner};
-use crate::tool::Tool;
 
 /// `cluster-status`.
 ///
@@ -20,7 +19,8 @@ use crate::tool::Tool;
 pub fn status(app: &App, name: &str) -> Result<()> {
     let place = Place::new(name)?;
     let record = place.read()?;
-    let objects = existing::observe(&app.processes, &place)?;
+    let provisioner = existing::provisioner(record.as_ref(), &place);
+    let objects = existing::observe(&app.processes, &place, provisioner)?;
     let existing = existing::classify(record.clone(), &objects);
     let (word, lacks) = match &existing {
         Existing::Nothing => ("absent", Vec::new()),
@@ -29,10 +29,10 @@ pub fn status(app: &App, name: &str) -> Result<()> {
         Existing::Foreign(there) => ("made without this tool", there.clone()),
     };
     let shown = match &existing {
-        Existing::Whole(record) => show(app, &place, record.provisioner())?,
+        Existing::Whole(record) => show(app, &place, record.provisioner()),
         _ => None,
     };
-    let nodes: Vec<&Node> = objects.containers.iter().chain(&objects.processes).collect();
+    let nodes: Vec<&Node> = objects.nodes(name);
     let address = |node: &Node| {
         let nodes = shown.iter().flat_map(|shown| &shown.nodes);
         nodes.filter(|shown| shown.name == node.name).flat_map(|shown| shown.addresses.clone()).collect::<Vec<_>>()
@@ -67,18 +67,16 @@ pub fn status(app: &App, name: &str) -> Result<()> {
     }
     let fix = match existing {
         Existing::Nothing => "`cargo xtask cluster` makes one".to_owned(),
+        Existing::Foreign(_) => "remove it as it was made".to_owned(),
         _ => format!("`{}` removes it", place.cleanup()),
     };
     Err(Error::Negative(format!("cluster {name} is {word} ({fix})")))
 }
 
-/// What talosctl itself shows; nothing where there is no talosctl, or it shows nothing.
-fn show(app: &App, place: &Place, provisioner: Provisioner) -> Result<Option<Shown>> {
-    if Tool::Talosctl.path().is_none() {
-        return Ok(None);
-    }
-    let talos = Talos::find(&app.processes, provisioner)?;
-    let cmd = talos.ready(talosctl::show(provisioner, place.name(), &place.state()), provisioner);
-    let output = app.processes.run(&cmd)?;
-    Ok(if output.ok() { Shown::read(&cmd.shell(), &output.text()).ok() } else { None })
+/// What talosctl itself shows, which it does without being root; nothing where there is no talosctl, or it shows nothing.
+fn show(app: &App, place: &Place, provisioner: Provisioner) -> Option<Shown> {
+    let talos = Talos::find(&app.processes, provisioner).ok()?;
+    let cmd = talos.told_of_the_engine(talosctl::show(provisioner, place.name(), &place.state()));
+    let output = app.processes.run(&cmd).ok().filter(Output::ok)?;
+    Shown::read(&cmd.shell(), &output.text()).ok()
 }

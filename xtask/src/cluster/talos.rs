@@ -12,7 +12,8 @@ pub struct Talos {
     /// Its version.
     pub version: Version,
     path: String,
-    root: bool,
+    /// Whether this process is root's.
+    pub root: bool,
     /// The engine's API version, where talosctl has to be told of it.
     api: Option<String>,
 }
@@ -59,12 +60,17 @@ impl Talos {
         ))
     }
 
-    /// A command of talosctl as it is started here: told of the engine's API, and as root for virtual machines.
-    pub fn ready(&self, cmd: Cmd, provisioner: Provisioner) -> Cmd {
-        let cmd = match &self.api {
+    /// A command of talosctl that is told of the engine's API where it has to be.
+    pub fn told_of_the_engine(&self, cmd: Cmd) -> Cmd {
+        match &self.api {
             Some(api) => cmd.env(talosctl::API_VARIABLE, api),
             None => cmd,
-        };
+        }
+    }
+
+    /// A command of talosctl as it is started here: told of the engine's API, and as root for virtual machines.
+    pub fn ready(&self, cmd: Cmd, provisioner: Provisioner) -> Cmd {
+        let cmd = self.told_of_the_engine(cmd);
         if provisioner == Provisioner::Docker || self.root {
             return cmd;
         }

@@ -61,13 +61,8 @@ pub struct Boot {
 }
 
 /// Flags that this tool cannot do without knowing: where the state is, what the gateway is, which command it is.
-const OURS: [(&str, &str); 5] = [
-    ("name", "--name"),
-    ("state", "nothing: each cluster has a state directory of its own, which its removal removes"),
-    ("provisioner", "--docker or --qemu"),
-    ("cidr", "--cidr"),
-    ("subnet", "--cidr"),
-];
+const OURS: [(&str, &str); 4] =
+    [("name", "--name"), ("provisioner", "--docker or --qemu"), ("cidr", "--cidr"), ("subnet", "--cidr")];
 
 /// Flags that make QEMU nodes boot from something other than a kernel and an initramfs.
 const OTHER_BOOT: [&str; 5] = ["iso-path", "disk-image-path", "ipxe-boot-script", "usb-path", "uki-path"];
@@ -171,6 +166,14 @@ impl Line<'_> {
         for (flag, instead) in OURS.iter().filter(|(flag, _)| given(&self.wish.extra, flag)) {
             let problem = format!("--{flag} behind `--` would go past what this tool has to know");
             self.refuse(&format!("-- --{flag}"), problem, &format!("use {instead}"));
+        }
+        if given(&self.wish.extra, "state") {
+            let problem = "each cluster has a state directory of its own, which is removed with it".to_owned();
+            self.refuse("-- --state", problem, "leave it out");
+        }
+        if given(&self.wish.extra, "help") || self.wish.extra.iter().any(|word| word == "-h") {
+            let problem = "talosctl would print its help, and end as if the cluster were made".to_owned();
+            self.refuse("-- --help", problem, "run `talosctl cluster create --help` by itself");
         }
     }
 

@@ -5,7 +5,7 @@ use camino::Utf8PathBuf;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use crate::support::{HOSTS, Run, World, XTASK, write_program};
+use crate::support::{HOSTS, Run, World, XTASK, digest, write_program};
 
 /// Removes its clusters from the engine when it is dropped, whatever became of the test.
 pub struct User {
@@ -28,7 +28,9 @@ impl User {
         static NUMBER: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let world = World::new(name);
-        let home = Utf8PathBuf::from_path_buf(world.folder.join("home")).unwrap();
+        // Short, as homes are: QEMU's sockets are in it.
+        let home = std::env::temp_dir().join(format!("u{}-{number}", std::process::id()));
+        let home = Utf8PathBuf::from_path_buf(home).unwrap();
         std::fs::create_dir_all(home.join("bin")).unwrap();
         std::os::unix::fs::symlink(standin(), home.join("bin/talosctl")).unwrap();
         let path = format!("{}:{}", home.join("bin"), std::env::var("PATH").unwrap());
@@ -65,7 +67,7 @@ impl User {
 
     /// A name and a network that no other test has.
     pub fn cluster(&self) -> (String, String) {
-        let name = self.world.prefix.trim_end_matches('-').to_owned();
+        let name = self.world.prefix.trim_start_matches("e2e-").trim_end_matches('-').to_owned();
         // Two tests of one process differ in the number, two processes as a rule in the rest.
         let net = (std::process::id() % 31) * 8 + u32::from(self.number % 8);
         (name, format!("10.79.{net}.0/24"))
@@ -119,7 +121,8 @@ impl User {
     }
 
     pub fn state(&self) -> Utf8PathBuf {
-        self.home.join(".local/state/talos-cache/clusters").join(self.cluster().0)
+        let digest = digest(self.cluster().0.as_bytes());
+        self.home.join(".talos-cache").join(&digest["sha256:".len()..][..8])
     }
 
     /// Starts the program in the background, as a shell would that nobody has a terminal for.
@@ -144,6 +147,7 @@ impl Drop for User {
             docker network ls --quiet --filter \"$1\" | xargs -r docker network rm";
         let sh = &self.world.sh;
         let _ = cmd!(sh, "sh -c {script} sh {label}").quiet().ignore_stdout().ignore_stderr().run();
+        let _ = std::fs::remove_dir_all(&self.home);
     }
 }
 
