@@ -8,6 +8,8 @@ pub mod guest;
 pub mod mirrors;
 pub mod place;
 pub mod preflight;
+pub mod prepare;
 pub mod processes;
+pub mod served;
 pub mod status;
 pub mod talos;

@@ -8,36 +8,27 @@ use crate::app::App;
 use crate::cli::{self, Up};
 use crate::cluster::existing::{self, Existing};
 use crate::cluster::guest::{self, Files};
-use crate::cluster::place::{Asked, Place, Progress, Record};
-use crate::cluster::preflight::{self, Machine};
+use crate::cluster::place::{Place, Progress, Record};
+use crate::cluster::prepare::{Prepared, prepare};
 use crate::cluster::talos::Talos;
-use crate::cluster::{contexts, down, mirrors};
+use crate::cluster::{contexts, down, served};
 use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::exec::Cmd;
-use crate::mirror_format::{self, Endpoint};
-use crate::status::Figures;
+use crate::mirror_format;
 use crate::talosctl::create::{Create, MirrorsAs};
-use crate::talosctl::{self, Provisioner, Version, flags, network};
-use crate::traffic::Traffic;
+use crate::talosctl::{Provisioner, Version};
 use crate::{cache, engine, observe, registry, report, status};
-
-/// All that was found out before anything is touched.
-struct Prepared {
-    place: Place,
-    talos: Talos,
-    wish: Create,
-    asked: Asked,
-    existing: Existing,
-    mirrors: Vec<Mirror>,
-}
 
 /// `cluster`.
 ///
 /// # Errors
 /// Something stands in the way, all of it said together; the caches do not come up; talosctl fails or is interrupted.
 pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
-    let mut prepared = prepare(app, args)?;
+    let place = Place::new(args.name.as_deref().unwrap_or(cli::DEFAULT_CLUSTER))?;
+    // Held from the first look to the last word: what was seen is what is acted on.
+    let lock = if app.dry_run { None } else { Some(place.lock()?) };
+    let mut prepared = prepare(app, args, place)?;
     if let (Existing::Whole(_), false) = (&prepared.existing, args.recreate) {
         let name = prepared.place.name();
         app.term.step(&format!("cluster {name} is there already, as asked for"));
@@ -47,7 +38,6 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
         return dry_run(app, args, &prepared);
     }
     let provisioner = prepared.wish.provisioner;
-    let lock = prepared.place.lock()?;
     if provisioner == Provisioner::Qemu {
         engine::authorize(&app.processes)?;
     }
@@ -55,7 +45,7 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
         down::remove(app, &prepared.place, Some(&prepared.talos))?;
     }
     caches(app, args, &mut prepared)?;
-    let before = figures(app, &prepared.mirrors)?;
+    let before = served::figures(app, &prepared.mirrors)?;
     match provisioner {
         Provisioner::Qemu => {
             let files = Files::new(app, &prepared.place, &prepared.talos, &prepared.wish);
@@ -71,124 +61,11 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     }
     run(app, &prepared)?;
     drop(lock);
-    let after = figures(app, &prepared.mirrors)?;
+    let after = served::figures(app, &prepared.mirrors)?;
     let name = prepared.place.name();
     app.term.step(&format!("cluster {name} is made; `cargo xtask cluster-status --name {name}` shows it"));
-    let traffic = traffic(&prepared.mirrors, &before, &after);
-    app.print(|| told(&traffic), || json!({ "name": name, "outcome": "created", "traffic": traffic }))
-}
-
-fn finding(subject: &str, error: &Error) -> Vec<Finding> {
-    match error {
-        Error::Blocked(findings) => findings.clone(),
-        other => vec![Finding::new(subject, other.to_string(), other.fix().unwrap_or_default())],
-    }
-}
-
-/// Looks at everything, and says all that stands in the way together.
-fn prepare(app: &App, args: &cli::Cluster) -> Result<Prepared> {
-    let provisioner = if args.qemu { Provisioner::Qemu } else { Provisioner::Docker };
-    let place = Place::new(args.name.as_deref().unwrap_or(cli::DEFAULT_CLUSTER))?;
-    let cidr = network::read(&args.cidr)?;
-    let mut findings = Vec::new();
-    let own_caches = !args.no_cache && app.config.cluster_address.is_none();
-    let needs_engine = provisioner == Provisioner::Docker || own_caches;
-    let engine = if needs_engine { crate::tool::Tool::Docker.require().map(|_| ()) } else { Ok(()) };
-    let engine = engine.and_then(|()| if needs_engine { observe::check_version(&app.processes) } else { Ok(()) });
-    findings.extend(engine.as_ref().err().map(|error| finding("docker", error)).unwrap_or_default());
-    let talos = Talos::find(&app.processes, if engine.is_ok() { provisioner } else { Provisioner::Qemu });
-    findings.extend(talos.as_ref().err().map(|error| finding("talosctl", error)).unwrap_or_default());
-    if provisioner == Provisioner::Qemu {
-        // Without a talosctl the checks are those of any that is not old.
-        let newest = Version::parse("v1.12.0").ok_or_else(|| Error::Negative(String::new()));
-        let version = talos.as_ref().map(|talos| talos.version.clone()).or(newest)?;
-        let found = preflight::qemu(&version, &Machine::this(engine::is_root(&app.processes)?));
-        found.warnings.iter().for_each(|warning| app.term.warn(warning));
-        findings.extend(found.findings);
-        findings.extend(place.too_long(args.controlplanes).map(|path| {
-            let problem = format!("QEMU takes no socket with a path as long as {path}");
-            Finding::new("--name", problem, "use a shorter --name, or a HOME with a shorter path")
-        }));
-    }
-    let mirrors = if args.no_cache { Vec::new() } else { app.config.mirrors.clone() };
-    let mut wish = Create::new(provisioner, place.name(), place.state(), cidr);
-    if engine.is_ok() && !mirrors.is_empty() {
-        match mirrors::address(&app.processes, &app.config, provisioner, cidr) {
-            Ok(address) => wish.mirrors = mirrors::told(&mirrors, &address),
-            Err(error) => findings.extend(finding("mirrors", &error)),
-        }
-    }
-    let Ok(talos) = talos else { return Err(Error::Blocked(findings)) };
-    wishes(&mut wish, args, &talos, &place);
-    findings.extend(wish.command(&talos.version).err().unwrap_or_default());
-    let asked = asked(args, &wish);
-    let mut existing = Existing::Nothing;
-    if engine.is_ok() {
-        let objects = existing::observe(&app.processes, &place, provisioner)?;
-        existing = existing::classify(place.read()?, &objects);
-        findings.extend(existing::in_the_way(&existing, &place, args.recreate, args.name.is_some()));
-        findings.extend(preflight::overlap(&preflight::networks(&app.processes, &place), cidr));
-        findings.extend(differs(&existing, &asked, &place, args.recreate));
-    }
-    if findings.is_empty() {
-        return Ok(Prepared { place, talos, wish, asked, existing, mirrors });
-    }
-    Err(Error::Blocked(findings))
-}
-
-/// What the command line says, as talosctl's own release has it.
-fn wishes(wish: &mut Create, args: &cli::Cluster, talos: &Talos, place: &Place) {
-    wish.controlplanes = args.controlplanes;
-    wish.workers = args.workers;
-    wish.kubernetes_version.clone_from(&args.kubernetes_version);
-    wish.extra.clone_from(&args.extra);
-    if args.mirrors_as == cli::MirrorsAs::Patch && !wish.mirrors.is_empty() {
-        wish.mirrors_as = MirrorsAs::Patch(place.work().join("mirrors.yaml"));
-    }
-    let Some(tag) = &args.talos_version else { return };
-    let version = Version::parse(tag);
-    match (wish.provisioner, &version) {
-        // Containers run the Talos of their image, whatever else is said.
-        (Provisioner::Docker, Some(version)) => wish.image = Some(talosctl::image("talos", version)),
-        (Provisioner::Qemu, Some(version)) if !talos.version.at_least((1, 12)) => {
-            wish.install_image = Some(talosctl::image("installer", version));
-        }
-        _ => {}
-    }
-    let flag = flags::flag(flags::Opt::TalosVersion, &talos.version, wish.provisioner);
-    if wish.provisioner == Provisioner::Qemu || version.is_none() || flag.is_ok() {
-        wish.talos_version = Some(tag.clone());
-    }
-}
-
-fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
-    Asked {
-        provisioner: wish.provisioner.name().to_owned(),
-        cidr: wish.cidr.to_string(),
-        controlplanes: args.controlplanes,
-        // talosctl's own default, in every release.
-        workers: args.workers.unwrap_or(1),
-        talos_version: args.talos_version.clone(),
-        kubernetes_version: args.kubernetes_version.clone(),
-        mirrors: wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect(),
-        extra: args.extra.clone(),
-    }
-}
-
-/// A cluster of that name that is another than the one asked for.
-fn differs(existing: &Existing, asked: &Asked, place: &Place, recreate: bool) -> Option<Finding> {
-    let (Existing::Whole(record) | Existing::Half(Some(record), _)) = existing else { return None };
-    let subject = format!("cluster {}", place.name());
-    if record.asked.provisioner != asked.provisioner {
-        let problem = format!("it is there, made of {}", record.asked.provisioner);
-        return Some(Finding::new(subject, problem, format!("use another --name, or `{}` first", place.cleanup())));
-    }
-    let differs = record.asked.differs(asked);
-    if recreate || differs.is_empty() || !matches!(existing, Existing::Whole(_)) {
-        return None;
-    }
-    let problem = format!("it is there and differs: {}", differs.join("; "));
-    Some(Finding::new(subject, problem, "--recreate removes it and starts over; another --name leaves it"))
+    let traffic = served::traffic(&prepared.mirrors, &before, &after);
+    app.print(|| served::told(&traffic), || json!({ "name": name, "outcome": "created", "traffic": traffic }))
 }
 
 fn up() -> Up {
@@ -323,46 +200,4 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
     }
     place.write(&record)?;
     ended
-}
-
-fn figures(app: &App, mirrors: &[Mirror]) -> Result<BTreeMap<String, Figures>> {
-    if mirrors.is_empty() || app.config.cluster_address.is_some() {
-        return Ok(BTreeMap::new());
-    }
-    let observed = observe::look(&app.processes, &app.config, mirrors)?;
-    status::figures(&app.processes, mirrors, &observed)
-}
-
-/// What each mirror did in between, in the order of the configuration.
-fn traffic(
-    mirrors: &[Mirror],
-    before: &BTreeMap<String, Figures>,
-    after: &BTreeMap<String, Figures>,
-) -> Vec<(String, Traffic)> {
-    let of = |mirror: &Mirror| {
-        let then = before.get(&mirror.host).and_then(|figures| figures.traffic).unwrap_or_default();
-        Some((mirror.host.clone(), after.get(&mirror.host)?.traffic?.since(then)))
-    };
-    mirrors.iter().filter_map(of).collect()
-}
-
-/// What the caches did for this boot.
-fn told(traffic: &[(String, Traffic)]) -> String {
-    if traffic.is_empty() {
-        return String::new();
-    }
-    let (idle, busy): (Vec<_>, Vec<_>) = traffic.iter().partition(|(_, traffic)| traffic.requests == 0);
-    let row = |(host, traffic): &(String, Traffic)| {
-        [
-            host.clone(),
-            traffic.requests.to_string(),
-            traffic.hits.to_string(),
-            report::bytes(traffic.bytes_from_cache),
-            report::bytes(traffic.bytes_from_upstream),
-        ]
-    };
-    let head = ["MIRROR", "REQUESTS", "HITS", "FROM CACHE", "FROM UPSTREAM"];
-    let table = if busy.is_empty() { String::new() } else { report::table(head, busy.into_iter().map(row)) };
-    let idle: Vec<&str> = idle.iter().map(|(host, _)| host.as_str()).collect();
-    if idle.is_empty() { table } else { format!("{table}no request: {}\n", idle.join(", ")) }
 }

@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The cluster was made without this tool, or something of it cannot be removed.
 pub fn down(app: &App, name: Option<&str>) -> Result<()> {
     let place = Place::new(name.unwrap_or(DEFAULT_CLUSTER))?;
+    let lock = if app.dry_run { None } else { Some(place.lock()?) };
     let record = place.read()?;
     let provisioner = existing::provisioner(record.as_ref(), &place);
     let objects = existing::observe(&app.processes, &place, provisioner)?;
@@ -45,7 +46,6 @@ pub fn down(app: &App, name: Option<&str>) -> Result<()> {
         let text = if text.is_empty() { "nothing to do\n".to_owned() } else { text };
         return app.print(|| text, || json!({ "would_remove": there }));
     }
-    let lock = place.lock()?;
     if existing == Existing::Nothing {
         place.remove(&app.processes)?;
         app.term.step(&format!("there is no cluster {}", place.name()));
