@@ -107,7 +107,8 @@ pub fn remove(runner: &dyn Runner, folder: &Utf8Path) -> Result<()> {
         return Ok(());
     }
     // It removes its own mounts when it is asked to end; its folder goes once it has.
-    let script = "pid=$(pgrep -f -- \"containerd --config $1/containerd.toml\" || true)
+    let script = "pid=$(for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null |
+            grep -qF \"containerd --config $1/containerd.toml \" && echo ${p#/proc/}; done)
         [ -z \"$pid\" ] || kill $pid; n=0
         while [ -n \"$pid\" ] && kill -0 $pid 2>/dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
         rm -rf -- \"$1\"";

@@ -45,7 +45,7 @@ impl Machine {
 }
 
 /// Whether there is UEFI firmware in one of the folders that talosctl searches.
-fn firmware(arch: &str) -> bool {
+pub fn firmware(arch: &str) -> bool {
     let folders: &[&str] = match arch {
         "aarch64" => &["AAVMF", "qemu-efi-aarch64", "OVMF", "edk2/aarch64", "edk2/experimental"],
         _ => &["ovmf", "OVMF", "qemu", "ovmf/x64"],
