@@ -20,6 +20,8 @@ const ROUNDS: usize = 5;
 /// How long a proxy may keep its port closed before its upstream is called silent.
 const UPSTREAM_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(25);
+/// How often to look at containers that do not answer yet.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What a run works with.
 pub struct Reconcile<'a> {
@@ -272,7 +274,7 @@ impl Reconcile<'_> {
         let patience = deadline.min(Instant::now() + UPSTREAM_PATIENCE);
         let names = |pending: &[&Mirror]| pending.iter().map(|m| m.host.as_str()).collect::<Vec<_>>().join(", ");
         let bar = self.term.waiting("");
-        let mut looked = Instant::now();
+        let (mut looked, mut looks) = (Instant::now(), 0);
         while !pending.is_empty() {
             bar.set_message(format!("waiting for {}", names(&pending)));
             let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, self.config.bind)));
@@ -283,23 +285,30 @@ impl Reconcile<'_> {
             if Instant::now() >= patience {
                 break;
             }
-            if !pending.is_empty() && looked.elapsed() > POLL * 20 {
+            if !pending.is_empty() && looked.elapsed() > LOOK {
                 looked = Instant::now();
-                let names: Vec<String> = pending.iter().map(|mirror| mirror.name.clone()).collect();
-                let output = self.runner.run(&docker::inspect(&names))?;
-                let there = container::containers(&output.stdout)?;
-                pending.retain(|mirror| {
-                    there.iter().any(|container| container.name() == mirror.name && container.state.status == "running")
-                });
+                looks += 1;
+                self.drop_ended(&mut pending)?;
                 // Loopback here need not be the engine's: a remote engine, or its socket in a container.
-                let inside = each(&pending, |mirror| observe::answers_inside(self.runner, mirror));
-                let inside: Vec<String> =
-                    inside.into_iter().filter_map(|(host, up)| up.ok()?.then_some(host)).collect();
-                pending.retain(|mirror| !inside.contains(&mirror.host));
+                if looks % 4 == 0 {
+                    let inside = each(&pending, |mirror| observe::answers_inside(self.runner, mirror));
+                    pending.retain(|mirror| {
+                        !inside.iter().any(|(host, up)| *host == mirror.host && matches!(up, Ok(true)))
+                    });
+                }
             }
             std::thread::sleep(POLL);
         }
         Ok(pending.into_iter().map(|mirror| mirror.host.clone()).collect())
+    }
+
+    /// Leaves out those that do not run any more: there is nothing to wait for.
+    fn drop_ended(&self, pending: &mut Vec<&Mirror>) -> Result<()> {
+        let names: Vec<String> = pending.iter().map(|mirror| mirror.name.clone()).collect();
+        let there = container::containers(&self.runner.run(&docker::inspect(&names))?.stdout)?;
+        let runs = |mirror: &&Mirror| there.iter().any(|c| c.name() == mirror.name && c.state.status == "running");
+        pending.retain(runs);
+        Ok(())
     }
 
     /// Removes the containers that this run created and that have never answered; and their volumes, where there was
