@@ -6,11 +6,11 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::config::Mirror;
-use crate::docker;
+use crate::docker::{self, Mode};
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Runner};
 use crate::stage::Stage;
-use crate::{config, container, report, settings};
+use crate::{config, container, observe, report, settings};
 
 /// One thing that was measured: its name, and how long it took, round by round.
 #[derive(serde::Serialize)]
@@ -67,10 +67,23 @@ pub fn bench(app: &App, rounds: usize) -> Result<()> {
         time(app, &[docker::remove_volumes(&orphans)])?;
         for (measure, task) in measures.iter_mut().zip([&["cache-up"][..], &["cache-up"], &["cache-clean"]]) {
             measure.this.push(time(app, &this(task))?);
+            if task == ["cache-up"] {
+                all_are_proxies(&stage)?;
+            }
         }
     }
     drop(bar);
     app.print(|| table(&measures), || json!({ "seconds": measures }))
+}
+
+/// A time is worth something only where the work was done: a proxy whose upstream is gone starts another way.
+fn all_are_proxies(stage: &Stage) -> Result<()> {
+    let observed = observe::look(&stage.app.processes, &stage.app.config, &stage.app.config.mirrors)?;
+    let proxies = observed.containers.values().filter(|container| container.mode() == Mode::Proxy).count();
+    if proxies == stage.app.config.mirrors.len() && observed.answering.len() == proxies {
+        return Ok(());
+    }
+    Err(Error::Negative("not all of what was started is a proxy that answers; nothing was measured".to_owned()))
 }
 
 /// The volumes that the guide's clean-up leaves behind.

@@ -64,7 +64,8 @@ impl Stage {
     fn start(&self, port: u16) -> Result<()> {
         let cmd = Cmd::write("docker")
             .args(["run", "--detach", "--name", &self.upstream, "--publish", &format!("{port}:5000")])
-            .args(["--label", &format!("{LABEL_PREFIX}={}", self.app.config.prefix), IMAGE]);
+            // A label of its own: the clean-up of the stage's proxies leaves their upstream.
+            .args(["--label", &format!("{LABEL_PREFIX}={}", self.upstream), IMAGE]);
         self.app.processes.run(&cmd)?.checked(&cmd, "see what the engine says of it")?;
         let started = Instant::now();
         while !registry::answers(&self.address) {
@@ -83,13 +84,10 @@ impl Stage {
 
 /// Removes what a stage left behind whose process was killed.
 fn sweep(processes: &Processes) -> Result<()> {
-    let dead = |prefix: &str| {
-        let rest = prefix.strip_prefix(NAMES).and_then(|rest| rest.trim_end_matches('-').rsplit_once('-'));
-        rest.is_some_and(|(name, pid)| {
-            ["demo", "bench"].contains(&name)
-                && pid.parse::<u32>().is_ok()
-                && !Utf8Path::new("/proc").join(pid).exists()
-        })
+    let dead = |label: &str| {
+        let mut parts = label.strip_prefix(NAMES).unwrap_or_default().split('-');
+        let (name, pid) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        ["demo", "bench"].contains(&name) && pid.parse::<u32>().is_ok() && !Utf8Path::new("/proc").join(pid).exists()
     };
     let listing = observe::listing(processes)?;
     let containers: Vec<String> =
