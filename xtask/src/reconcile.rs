@@ -141,9 +141,7 @@ impl Reconcile<'_> {
                 run.ground.add(before(&plan, &observed)?, images);
             }
             failures = self.apply(&plan.steps, &Apply { run, observed: &observed })?;
-            let silent = self.wait(&plan.steps, deadline)?;
-            run.answered.extend(plan.steps.iter().map(|step| step.host.clone()).filter(|host| !silent.contains(host)));
-            waited.extend(silent);
+            waited.extend(self.wait(&plan.steps, deadline, &mut run.answered)?);
             steps.extend(plan.steps);
             if Instant::now() >= deadline {
                 break;
@@ -266,8 +264,9 @@ impl Reconcile<'_> {
         copied
     }
 
-    /// Waits until each answers, ends, or has kept its port closed for too long; gives back those of the last kind.
-    fn wait(&self, steps: &[Step], deadline: Instant) -> Result<BTreeSet<String>> {
+    /// Waits until each answers, ends, or has kept its port closed for too long; notes those of the first kind, and gives
+    /// back those of the last.
+    fn wait(&self, steps: &[Step], deadline: Instant, answered: &mut BTreeSet<String>) -> Result<BTreeSet<String>> {
         let mut pending: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let patience = deadline.min(Instant::now() + UPSTREAM_PATIENCE);
         let names = |pending: &[&Mirror]| pending.iter().map(|m| m.host.as_str()).collect::<Vec<_>>().join(", ");
@@ -276,7 +275,8 @@ impl Reconcile<'_> {
         while !pending.is_empty() {
             bar.set_message(format!("waiting for {}", names(&pending)));
             let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, self.config.bind)));
-            pending.retain(|mirror| !answers.iter().any(|(host, answers)| *answers && *host == mirror.host));
+            let up = answers.into_iter().filter_map(|(host, answers)| answers.then_some(host)).collect();
+            leave(&mut pending, up, answered);
             if let Some(signal) = self.runner.interrupted() {
                 return Err(Error::Interrupted { signal, left: String::new() });
             }
@@ -293,9 +293,8 @@ impl Reconcile<'_> {
                 });
                 // Loopback here need not be the engine's: a remote engine, or its socket in a container.
                 let inside = each(&pending, |mirror| observe::answers_inside(self.runner, mirror));
-                let inside: Vec<String> =
-                    inside.into_iter().filter_map(|(host, up)| up.ok()?.then_some(host)).collect();
-                pending.retain(|mirror| !inside.contains(&mirror.host));
+                let up = inside.into_iter().filter_map(|(host, up)| up.ok()?.then_some(host)).collect();
+                leave(&mut pending, up, answered);
             }
             std::thread::sleep(POLL);
         }
@@ -330,6 +329,12 @@ impl Reconcile<'_> {
         }
         names
     }
+}
+
+/// Waits no longer for those that answer now, and notes them; who has answered before may have been made anew since.
+fn leave(pending: &mut Vec<&Mirror>, up: BTreeSet<String>, answered: &mut BTreeSet<String>) {
+    pending.retain(|mirror| !up.contains(&mirror.host));
+    answered.extend(up);
 }
 
 fn nanos() -> u128 {
