@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use camino::Utf8Path;
 use serde_json::json;
 
 use crate::app::App;
@@ -77,16 +78,20 @@ pub fn bring_up(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Done> {
         adopt: up.adopt,
         timeout: Duration::from_secs(up.timeout),
     };
-    reconcile.up(|plan, observed| ground(app, mirrors, up, plan, observed))
+    reconcile.up(|plan, observed| ground(&reconcile, up.image_archive.as_deref(), plan, observed))
 }
 
 /// What has to be so before the first container is created: an engine that is new enough, and the images.
-fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observed) -> Result<Ground> {
+///
+/// # Errors
+/// The engine does not answer or is too old, or an image cannot be had.
+pub fn ground(run: &Reconcile, archive: Option<&Utf8Path>, plan: &Plan, observed: &Observed) -> Result<Ground> {
+    let (runner, mirrors) = (run.runner, run.mirrors);
     let made: Vec<&Mirror> = mirrors.iter().filter(|mirror| plan.makes(&mirror.host)).collect();
     let images: BTreeSet<&str> = made.iter().map(|mirror| mirror.image.as_str()).collect();
     let (absent, (version, volumes)) = together(
-        || image::absent(&app.processes, &images),
-        || together(|| observe::check_version(&app.processes), || observe::volumes(&app.processes, None)),
+        || image::absent(runner, &images),
+        || together(|| observe::check_version(runner), || observe::volumes(runner, None)),
     );
     version?;
     let volumes = volumes?;
@@ -97,7 +102,7 @@ fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observ
                 "a volume {} is there that this did not make: it is used as it is, and cache-clean will leave it",
                 mirror.name
             );
-            app.term.warn(&word);
+            run.term.warn(&word);
         }
     }
     // How an image came is known for good by the containers that were made from it at the time.
@@ -106,7 +111,7 @@ fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observ
         .values()
         .filter_map(|container| Some((container.image().to_owned(), container.label(docker::LABEL_IMAGE)?.to_owned())))
         .collect();
-    origins.extend(image::provide(&app.processes, app.term, &absent?, up.image_archive.as_deref())?);
+    origins.extend(image::provide(runner, run.term, &absent?, archive)?);
     let fresh = made
         .iter()
         .filter(|mirror| !observed.containers.contains_key(&mirror.name) && !volumes.contains_key(&mirror.name))
@@ -116,10 +121,10 @@ fn ground(app: &App, mirrors: &[Mirror], up: &Up, plan: &Plan, observed: &Observ
 }
 
 /// The mirrors' containers that are ours to stop or remove.
-pub(crate) fn ours<'a>(app: &App, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mirror> {
+pub(crate) fn ours<'a>(config: &Config, mirrors: &'a [Mirror], observed: &Observed) -> Vec<&'a Mirror> {
     let mine = |mirror: &&Mirror| {
         let container = observed.containers.get(&mirror.name);
-        container.is_some_and(|container| observe::is_ours(&app.config, mirror, container, &observed.listen))
+        container.is_some_and(|container| observe::is_ours(config, mirror, container, &observed.listen))
     };
     mirrors.iter().filter(mine).collect()
 }
@@ -155,7 +160,7 @@ pub fn down(app: &App, hosts: &[String]) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
     let observed = observe::look(&app.processes, &app.config, &mirrors)?;
     let at_rest = |status: &str| matches!(status, "exited" | "created" | "dead");
-    let names: Vec<String> = ours(app, &mirrors, &observed)
+    let names: Vec<String> = ours(&app.config, &mirrors, &observed)
         .into_iter()
         .filter(|mirror| !at_rest(&observed.containers[&mirror.name].state.status))
         .map(|mirror| mirror.name.clone())

@@ -95,6 +95,11 @@ impl Cmd {
         self
     }
 
+    /// What it was given to read on its standard input.
+    pub fn input(&self) -> Option<&[u8]> {
+        self.stdin.as_deref()
+    }
+
     /// Whether it reads or writes.
     pub fn effect(&self) -> Effect {
         self.effect

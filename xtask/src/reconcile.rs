@@ -20,6 +20,8 @@ const ROUNDS: usize = 5;
 /// How long a proxy may keep its port closed before its upstream is called silent.
 const UPSTREAM_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(25);
+/// How often at most to look again before what stands in the way is believed.
+const SETTLES: usize = 4;
 /// How often to look at containers that do not answer yet.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -143,9 +145,7 @@ impl Reconcile<'_> {
                 run.ground.add(before(&plan, &observed)?, images);
             }
             failures = self.apply(&plan.steps, &Apply { run, observed: &observed })?;
-            let silent = self.wait(&plan.steps, deadline)?;
-            run.answered.extend(plan.steps.iter().map(|step| step.host.clone()).filter(|host| !silent.contains(host)));
-            waited.extend(silent);
+            waited.extend(self.wait(&plan.steps, deadline, &mut run.answered)?);
             steps.extend(plan.steps);
             if Instant::now() >= deadline {
                 break;
@@ -167,14 +167,22 @@ impl Reconcile<'_> {
         Err(Error::Blocked(failures))
     }
 
-    /// A plan whose blockers are still there a moment later: another terminal may be half-way through the same work.
+    /// A plan whose blockers are still there a moment later: another terminal may be half-way through the same work. A
+    /// proxy that has only just ended runs for a moment between two ends, so that one which is still awaited is looked
+    /// at again: what stands in the way is said together.
     fn settled_plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
-        let first = self.plan(waited)?;
-        if first.0.blockers.is_empty() {
-            return Ok(first);
+        let (mut plan, mut observed) = self.plan(waited)?;
+        for _ in 0..SETTLES {
+            if plan.blockers.is_empty() {
+                break;
+            }
+            std::thread::sleep(LOOK);
+            (plan, observed) = self.plan(waited)?;
+            if !plan.steps.iter().any(|step| step.action == Action::Wait) {
+                break;
+            }
         }
-        std::thread::sleep(POLL * 20);
-        self.plan(waited)
+        Ok((plan, observed))
     }
 
     fn mirror(&self, host: &str) -> Option<&Mirror> {
@@ -268,8 +276,9 @@ impl Reconcile<'_> {
         copied
     }
 
-    /// Waits until each answers, ends, or has kept its port closed for too long; gives back those of the last kind.
-    fn wait(&self, steps: &[Step], deadline: Instant) -> Result<BTreeSet<String>> {
+    /// Waits until each answers, ends, or has kept its port closed for too long; notes those of the first kind, and gives
+    /// back those of the last.
+    fn wait(&self, steps: &[Step], deadline: Instant, answered: &mut BTreeSet<String>) -> Result<BTreeSet<String>> {
         let mut pending: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let patience = deadline.min(Instant::now() + UPSTREAM_PATIENCE);
         let names = |pending: &[&Mirror]| pending.iter().map(|m| m.host.as_str()).collect::<Vec<_>>().join(", ");
@@ -278,7 +287,8 @@ impl Reconcile<'_> {
         while !pending.is_empty() {
             bar.set_message(format!("waiting for {}", names(&pending)));
             let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, self.config.bind)));
-            pending.retain(|mirror| !answers.iter().any(|(host, answers)| *answers && *host == mirror.host));
+            let up = answers.into_iter().filter_map(|(host, answers)| answers.then_some(host)).collect();
+            leave(&mut pending, up, answered);
             if let Some(signal) = self.runner.interrupted() {
                 return Err(Error::Interrupted { signal, left: String::new() });
             }
@@ -292,9 +302,8 @@ impl Reconcile<'_> {
                 // Loopback here need not be the engine's: a remote engine, or its socket in a container.
                 if looks % 4 == 0 {
                     let inside = each(&pending, |mirror| observe::answers_inside(self.runner, mirror));
-                    pending.retain(|mirror| {
-                        !inside.iter().any(|(host, up)| *host == mirror.host && matches!(up, Ok(true)))
-                    });
+                    let up = inside.into_iter().filter_map(|(host, up)| up.ok()?.then_some(host)).collect();
+                    leave(&mut pending, up, answered);
                 }
             }
             std::thread::sleep(POLL);
@@ -339,6 +348,12 @@ impl Reconcile<'_> {
         }
         names
     }
+}
+
+/// Waits no longer for those that answer now, and notes them; who has answered before may have been made anew since.
+fn leave(pending: &mut Vec<&Mirror>, up: BTreeSet<String>, answered: &mut BTreeSet<String>) {
+    pending.retain(|mirror| !up.contains(&mirror.host));
+    answered.extend(up);
 }
 
 fn nanos() -> u128 {
