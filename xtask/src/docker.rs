@@ -153,7 +153,8 @@ pub fn unpause(name: &str) -> Cmd {
 ///
 /// The record has no use here, since nothing expires, and a damaged one makes every registry panic when it starts.
 pub fn move_state_aside(mirror: &Mirror) -> Cmd {
-    let script = format!("cd {STORE} && mv {STATE} {STATE}.damaged-$(date +%s)");
+    // A run that was cut short, or another one, may have moved it already.
+    let script = format!("cd {STORE} && if [ -e {STATE} ]; then mv {STATE} {STATE}.damaged-$(date +%s); fi");
     docker(Cmd::write("docker"), &["run", "--rm", "--volumes-from", &mirror.name, "--entrypoint", "sh", &mirror.image])
         .args(["-c", &script])
 }
