@@ -13,7 +13,7 @@ use xtask::term::Term;
 /// One engine, seen from a scene.
 pub struct Scene<'a> {
     pub caches: Caches,
-    runner: &'a dyn Runner,
+    pub runner: &'a dyn Runner,
     pub turn_upstream: &'a dyn Fn(bool),
     /// All that was done and seen, to be compared.
     pub record: Vec<String>,

@@ -236,10 +236,7 @@ impl State {
             let store = self.containers[from].store().to_owned();
             if *cmd == docker::move_state_aside(&mirror) {
                 let record = self.folder(&store).join(RECORD);
-                if !record.exists() {
-                    return words::failed(&format!("mv: can't rename '{RECORD}': No such file or directory"));
-                }
-                if all {
+                if all && record.exists() {
                     std::fs::rename(&record, record.with_file_name(format!("{RECORD}.damaged-1"))).unwrap();
                 }
                 return words::said("");
