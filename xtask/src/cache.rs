@@ -199,9 +199,22 @@ pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> 
             writeln!(out, "{:width$} | {line}", mirror.host).is_ok()
         })
     });
-    match results.into_iter().try_for_each(|(_, result)| result) {
-        // Whoever follows ends it with Ctrl-C.
-        Err(Error::Interrupted { signal, .. }) if follow => Err(Error::Ended { signal }),
-        other => other,
+    let mut failed = Vec::new();
+    for (host, result) in results {
+        match result {
+            // Whoever follows ends it with Ctrl-C.
+            Err(Error::Interrupted { signal, .. }) if follow => return Err(Error::Ended { signal }),
+            Ok(true) => {}
+            Ok(false) => {
+                let problem = "its log cannot be read; the engine's word for it is above";
+                failed.push(Finding::new(
+                    host,
+                    problem,
+                    "see which log driver the engine has, and whether the proxy is there",
+                ));
+            }
+            Err(other) => return Err(other),
+        }
     }
+    if failed.is_empty() { Ok(()) } else { Err(Error::Blocked(failed)) }
 }

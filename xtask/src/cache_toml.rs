@@ -104,5 +104,6 @@ fn without_values(message: &str) -> String {
     let kind: String = rest.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
     let expected = rest.rsplit_once("expected ").map_or("something else", |(_, expected)| expected);
     let expected = if expected == "i64" { "a number" } else { expected };
-    format!("{before}a {kind} stands where {expected} belongs")
+    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{before}{article} {kind} stands where {expected} belongs")
 }

@@ -35,7 +35,8 @@ impl Source<'_> {
         match bind.get_ref().as_str() {
             "all" => Ok(Bind::All),
             "local" => Ok(Bind::Local),
-            text => match text.parse::<IpAddr>() {
+            // An IPv4 address in IPv6's clothes is the IPv4 address, the unspecified one above all.
+            text => match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
                 Ok(address) if address.is_unspecified() => Ok(Bind::All),
                 Ok(address) => Ok(Bind::Address(address)),
                 Err(_) => {

@@ -18,6 +18,8 @@ const NEEDED: [(Tool, &str); 5] = [
     (Tool::Curl, "curl"),
 ];
 
+/// Makes an image of registry 3 from a release.
+const REGISTRY_3_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/registry-3.sh");
 /// The release of registry 3 that the full tests run.
 const REGISTRY_3: &str = "github.com/distribution/distribution/v3/cmd/registry@v3.1.1";
 
@@ -33,7 +35,8 @@ pub fn ci(app: &App, full: bool) -> Result<()> {
     if app.dry_run {
         let packages = Some(format!("install with apt: {}", missing.join(", "))).filter(|_| !missing.is_empty());
         let lines: Vec<String> = needs.iter().map(|need| need.line()).chain(packages).collect();
-        let lines = lines.into_iter().chain(commands(full).iter().map(Cmd::shell)).collect::<Vec<_>>();
+        let image = Some(format!("make the image registry:3 from {REGISTRY_3}, where it is absent")).filter(|_| full);
+        let lines = lines.into_iter().chain(image).chain(commands(full).iter().map(Cmd::shell)).collect::<Vec<_>>();
         let text = || lines.iter().map(|line| format!("would {line}\n")).collect();
         return app.print(text, || json!({ "would": lines }));
     }
@@ -69,23 +72,7 @@ fn registry_3(app: &App) -> Result<()> {
     }
     let absent = image::absent(&app.processes, &["registry:2"].into())?;
     image::provide(&app.processes, app.term, &absent, None)?;
-    let script = r#"
-folder=$(mktemp -d)
-trap 'rm -rf -- "$folder"; docker rm --force --volumes "$container" >/dev/null' EXIT
-GOBIN="$folder" CGO_ENABLED=0 go install "$1"
-mkdir -p "$folder/etc/distribution"
-cat >"$folder/etc/distribution/config.yml" <<'END'
-version: 0.1
-log: {level: debug, fields: {service: registry}}
-storage: {delete: {enabled: true}, cache: {blobdescriptor: inmemory}, filesystem: {rootdirectory: /var/lib/registry}}
-http: {addr: ":5000", debug: {addr: ":5001", prometheus: {enabled: true}}}
-END
-container=$(docker create registry:2)
-docker cp "$folder/registry" "$container:/bin/registry"
-docker cp "$folder/etc/distribution" "$container:/etc/distribution"
-docker commit --change 'CMD ["/etc/distribution/config.yml"]' "$container" "$2" >/dev/null
-"#;
     Tool::Go.require()?;
-    let cmd = Cmd::write("sh").args(["-euc", script, "sh", REGISTRY_3, IMAGE]);
+    let cmd = Cmd::write("sh").args([REGISTRY_3_SCRIPT, REGISTRY_3, IMAGE]);
     app.processes.attached(&cmd)?.checked(&cmd, "mend what it names above").map(|_| ())
 }

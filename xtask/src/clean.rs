@@ -25,6 +25,8 @@ pub struct Doomed {
     volumes: BTreeMap<String, Utf8PathBuf>,
     /// Volumes that go with containers which were made by hand.
     anonymous: BTreeMap<String, Utf8PathBuf>,
+    /// What carries the label and is of no mirror in force.
+    left: Vec<String>,
 }
 
 impl Doomed {
@@ -44,10 +46,10 @@ impl Doomed {
 ///
 /// # Errors
 /// The engine does not answer or refuses, or `--keep-cache` would lose the cache of a container made by hand.
-pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
+pub fn clean(app: &App, hosts: &[String], keep_cache: bool, all: bool) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
     crate::tool::Tool::Docker.require()?;
-    let clean = Clean { runner: &app.processes, config: &app.config, mirrors: &mirrors, hosts, keep_cache };
+    let clean = Clean { runner: &app.processes, config: &app.config, mirrors: &mirrors, all, keep_cache };
     let doomed = clean.doomed()?;
     if only_printed(app, &doomed.commands())? {
         return Ok(());
@@ -59,7 +61,12 @@ pub fn clean(app: &App, hosts: &[String], keep_cache: bool) -> Result<()> {
     let names: Vec<String> = volumes.into_keys().collect();
     let text = cleaned(doomed.containers.len(), names.len(), freed, keep_cache);
     let removed = json!({ "containers": doomed.containers, "volumes": names });
-    say(app, &text, || json!({ "removed": removed, "freed_bytes": freed }))
+    if hosts.is_empty() && !doomed.left.is_empty() {
+        let left = doomed.left.join(", ");
+        app.term
+            .warn(&format!("left, since the settings in force have no such mirror: {left} (--all removes them too)"));
+    }
+    say(app, &text, || json!({ "removed": removed, "freed_bytes": freed, "left": doomed.left }))
 }
 
 /// What a clean-up works with.
@@ -70,8 +77,8 @@ pub struct Clean<'a> {
     pub config: &'a Config,
     /// The mirrors to remove.
     pub mirrors: &'a [Mirror],
-    /// The hosts that were named; where none was, what carries the prefix and is no mirror any more goes as well.
-    pub hosts: &'a [String],
+    /// Whether what carries the prefix and is of no mirror in force goes as well.
+    pub all: bool,
     /// Whether the volumes stay.
     pub keep_cache: bool,
 }
@@ -85,20 +92,27 @@ impl Clean<'_> {
         let (listing, volumes) =
             together(|| observe::listing(self.runner), || observe::volumes(self.runner, Some(&self.config.prefix)));
         let listing = listing?;
-        let named = |name: &str| self.hosts.is_empty() || self.mirrors.iter().any(|mirror| mirror.name == name);
-        let labelled = |entry: &&Listed| entry.prefix == self.config.prefix && named(&entry.name);
-        let mut containers: BTreeSet<String> =
-            listing.iter().filter(labelled).map(|entry| entry.name.clone()).collect();
+        let volumes = volumes?;
+        let of_a_mirror =
+            |name: &str| self.mirrors.iter().any(|mirror| name == mirror.name || name == docker::copier(mirror));
+        let wanted = |name: &str| self.all || of_a_mirror(name);
+        let labelled = listing.iter().filter(|entry| entry.prefix == self.config.prefix).map(|entry| &entry.name);
+        let (mut containers, others): (BTreeSet<String>, BTreeSet<String>) =
+            labelled.cloned().partition(|name| wanted(name));
         let by_hand = self.by_hand(&listing)?;
         if self.keep_cache {
             keeps_nothing_in_itself(&by_hand)?;
         }
-        containers.extend(by_hand.iter().map(|(mirror, _)| mirror.name.clone()));
-        let volumes = volumes?.into_iter().filter(|(name, _)| !self.keep_cache && named(name));
+        containers.extend(by_hand.iter().map(|made| made.name.clone()));
+        let known = |name: &str| self.config.mirrors.iter().any(|mirror| mirror.name == name);
+        let left = others.iter().chain(volumes.keys().filter(|name| !wanted(name)));
+        let left: BTreeSet<String> = left.filter(|name| !known(name)).cloned().collect();
+        let volumes = volumes.into_iter().filter(|(name, _)| !self.keep_cache && wanted(name));
         Ok(Doomed {
             containers: containers.into_iter().collect(),
             volumes: volumes.map(|(name, volume)| (name, volume.path)).collect(),
-            anonymous: by_hand.into_iter().filter_map(|(_, volume)| volume).collect(),
+            anonymous: by_hand.into_iter().filter_map(|made| made.volume).collect(),
+            left: left.into_iter().collect(),
         })
     }
 
@@ -107,6 +121,8 @@ impl Clean<'_> {
     /// # Errors
     /// The engine does not answer or refuses.
     pub fn remove(&self, first: &Doomed) -> Result<()> {
+        // Looking and measuring takes its time, in which a user may have thought better of it.
+        self.runner.go_on()?;
         let mut commands = first.commands();
         for _ in 0..TRIES {
             let mut failed = None;
@@ -136,9 +152,8 @@ impl Clean<'_> {
         self.runner.run(&cmd)?.checked(&cmd, "see what the engine says of it, then run this again").map(|_| ())
     }
 
-    /// The mirrors whose container carries no label and is what the guide would have made, with the volume that goes with
-    /// it.
-    fn by_hand(&self, listing: &[Listed]) -> Result<Vec<(&Mirror, Volume)>> {
+    /// The mirrors' containers that carry no label and are what the guide would have made.
+    fn by_hand(&self, listing: &[Listed]) -> Result<Vec<ByHand>> {
         let unlabelled = |mirror: &&Mirror| listing.iter().any(|e| e.name == mirror.name && e.prefix.is_empty());
         let candidates: Vec<Mirror> = self.mirrors.iter().filter(unlabelled).cloned().collect();
         if candidates.is_empty() {
@@ -147,13 +162,21 @@ impl Clean<'_> {
         let observed = observe::look(self.runner, self.config, &candidates)?;
         let made = ours(self.config, &candidates, &observed).into_iter().filter_map(|mirror| {
             let container = observed.containers.get(&mirror.name)?;
-            let volume = container.store().zip(container.store_path());
+            let volume = container.anonymous_store().zip(container.store_path());
             let volume = volume.map(|(name, path)| (name.to_owned(), path.to_owned()));
-            let mirror = self.mirrors.iter().find(|known| known.host == mirror.host)?;
-            container.label(LABEL_PREFIX).is_none().then_some((mirror, volume))
+            let by_hand = container.label(LABEL_PREFIX).is_none();
+            by_hand.then(|| ByHand { host: mirror.host.clone(), name: mirror.name.clone(), volume })
         });
         Ok(made.collect())
     }
+}
+
+/// A container that was made by hand.
+struct ByHand {
+    host: String,
+    name: String,
+    /// The volume that goes with it, with its folder; one that somebody has named stays.
+    volume: Option<(String, Utf8PathBuf)>,
 }
 
 fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bool) -> String {
@@ -169,14 +192,12 @@ fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bo
     format!("removed {} and {}; {kept}", count(containers, "container"), count(volumes, "volume"))
 }
 
-type Volume = Option<(String, Utf8PathBuf)>;
-
-/// A container made by hand has its cache in an anonymous volume, which would be an orphan without it.
-fn keeps_nothing_in_itself(by_hand: &[(&Mirror, Volume)]) -> Result<()> {
-    let finding = |(mirror, _): &(&Mirror, Volume)| {
-        let problem = format!("{} was made by hand, and its cache would be lost with it", mirror.name);
-        Finding::new(&mirror.host, problem, format!("`cargo xtask cache-down {}` stops it and keeps all", mirror.host))
+/// An anonymous volume would be an orphan without its container, and the cache in it lost.
+fn keeps_nothing_in_itself(by_hand: &[ByHand]) -> Result<()> {
+    let finding = |made: &ByHand| {
+        let problem = format!("{} was made by hand, and its cache would be lost with it", made.name);
+        Finding::new(&made.host, problem, format!("`cargo xtask cache-down {}` stops it and keeps all", made.host))
     };
-    let findings: Vec<Finding> = by_hand.iter().map(finding).collect();
+    let findings: Vec<Finding> = by_hand.iter().filter(|made| made.volume.is_some()).map(finding).collect();
     if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
 }

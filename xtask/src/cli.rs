@@ -72,11 +72,14 @@ pub enum Task {
     },
     /// Remove the proxies and what they cached
     CacheClean {
-        /// Hosts to remove; all when none is named
+        /// Hosts to remove; all mirrors of the settings in force when none is named
         hosts: Vec<String>,
         /// Remove the containers alone, and keep what they cached
         #[arg(long)]
         keep_cache: bool,
+        /// Remove the proxies of mirrors that the settings in force do not have, too
+        #[arg(long, conflicts_with = "hosts")]
+        all: bool,
     },
     /// Show each proxy; ends with 3 when one that is configured is not healthy
     CacheStatus {
@@ -133,11 +136,14 @@ pub enum Task {
     },
 }
 
+/// How long all proxies together may take to answer, in seconds, when nothing is said.
+const TIMEOUT: u64 = 60;
+
 /// How proxies are brought up.
 #[derive(Debug, Args)]
 pub struct Up {
     /// How long all proxies together may take to answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT)]
     pub timeout: u64,
     /// Serve what is cached without asking any upstream, whatever is within reach
     #[arg(long)]
@@ -148,6 +154,12 @@ pub struct Up {
     /// A registry image as `docker save` writes it, for when none can be pulled
     #[arg(long, value_name = "FILE")]
     pub image_archive: Option<Utf8PathBuf>,
+}
+
+impl Default for Up {
+    fn default() -> Self {
+        Self { timeout: TIMEOUT, offline: false, adopt: false, image_archive: None }
+    }
 }
 
 /// talosctl's own default.

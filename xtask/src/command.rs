@@ -22,6 +22,7 @@ pub struct Cmd {
     dir: Option<Utf8PathBuf>,
     pub(crate) stdin: Option<Vec<u8>>,
     effect: Effect,
+    patient: bool,
 }
 
 impl Cmd {
@@ -35,6 +36,7 @@ impl Cmd {
             dir: None,
             stdin: None,
             effect: Effect::Read,
+            patient: false,
         }
     }
 
@@ -98,6 +100,16 @@ impl Cmd {
     /// What it was given to read on its standard input.
     pub fn input(&self) -> Option<&[u8]> {
         self.stdin.as_deref()
+    }
+
+    /// One that looks at much, and may take as long as that takes.
+    pub fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+
+    /// Whether it has to answer soon: what only looks and does not, waits for somebody who will not answer either.
+    pub fn is_quick(&self) -> bool {
+        self.effect == Effect::Read && !self.patient
     }
 
     /// Whether it reads or writes.

@@ -145,6 +145,21 @@ pub struct Mirror {
     pub credentials: Option<Credentials>,
 }
 
+#[cfg(test)]
+impl Mirror {
+    /// The guide's first one.
+    pub fn docker_io() -> Self {
+        Self {
+            host: "docker.io".into(),
+            name: "registry-docker.io".into(),
+            image: "registry:2".into(),
+            upstream: "https://registry-1.docker.io".into(),
+            port: 5000,
+            credentials: None,
+        }
+    }
+}
+
 /// The settings in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {

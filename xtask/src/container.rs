@@ -177,6 +177,23 @@ impl Container {
         self.mounts.iter().map(|mount| mount.destination.as_str()).find(|at| *at != STORE)
     }
 
+    /// The volume that its store is on, where that has no name that anybody gave it, and so goes with the container.
+    pub fn anonymous_store(&self) -> Option<&str> {
+        self.store().filter(|name| name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()))
+    }
+
+    /// What makes it lose what it has cached, as phrases: its own settings, or those that its image brings.
+    fn unsafe_as_a_cache(&self) -> Vec<String> {
+        let variables = self.config.env.as_deref().unwrap_or_default();
+        let value = |name: &str| variables.iter().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
+        let told = value("REGISTRY_STORAGE_DELETE_ENABLED");
+        // The image of registry 3 has it on, and with its other defaults serves blobs of no bytes (distribution#2367).
+        let deletes =
+            told.map_or(!docker::is_registry_2(self.image()), |told| told.trim_matches(['"', '\'']) != "false");
+        let phrase = "it deletes what it has cached: REGISTRY_STORAGE_DELETE_ENABLED is not false";
+        if deletes { vec![phrase.to_owned()] } else { Vec::new() }
+    }
+
     /// The name of the volume that its store is on; `None` where it is a folder of the host, or in the container.
     pub fn store(&self) -> Option<&str> {
         let mount = self.mounts.iter().find(|mount| mount.destination == STORE)?;
@@ -217,6 +234,9 @@ impl Container {
         }
         compare("published port", &self.published(), &listen.ports(mirror.port));
         compare("restart policy", &self.host_config.restart_policy.name, "always");
+        if self.label(docker::LABEL_PREFIX).is_none() {
+            drift.extend(self.unsafe_as_a_cache());
+        }
         if self.mode() == Mode::Proxy && self.has_credentials() != mirror.credentials.is_some() {
             drift.push(if self.has_credentials() {
                 "it has an account, and none is configured".to_owned()
@@ -252,20 +272,9 @@ mod tests {
     use crate::docker::LABEL_PREFIX;
     use serde_json::json;
 
-    fn mirror() -> Mirror {
-        Mirror {
-            host: "docker.io".into(),
-            name: "registry-docker.io".into(),
-            image: "registry:2".into(),
-            upstream: "https://registry-1.docker.io".into(),
-            port: 5000,
-            credentials: None,
-        }
-    }
-
     fn container(change: impl Fn(&mut serde_json::Value)) -> Container {
         let mut env: Vec<String> = vec!["PATH=/bin".into()];
-        env.extend(docker::environment(&mirror(), Mode::Proxy));
+        env.extend(docker::environment(&Mirror::docker_io(), Mode::Proxy));
         let mut value = json!([{
             "Id": "abc", "Name": "/registry-docker.io",
             "State": {"Status": "running", "Running": true, "Error": ""},
@@ -282,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_was_created_as_wished_has_no_drift() {
-        assert_eq!(container(|_| ()).drift(&mirror(), &Listen::default()), Vec::<String>::new());
+        assert_eq!(container(|_| ()).drift(&Mirror::docker_io(), &Listen::default()), Vec::<String>::new());
     }
 
     #[test]
@@ -300,8 +309,25 @@ mod tests {
         ];
         for (pointer, value, expected) in cases {
             let found = container(|json| *json.pointer_mut(pointer).unwrap() = value.clone());
-            assert_eq!(found.drift(&mirror(), &Listen::default()), [expected]);
+            assert_eq!(found.drift(&Mirror::docker_io(), &Listen::default()), [expected]);
         }
+    }
+
+    #[test]
+    fn what_deletes_its_cache_is_not_what_was_wished_for() {
+        let by_hand = |image: &str, more: &str| {
+            let made = container(|json| {
+                json["Config"]["Labels"] = json!({});
+                json["Config"]["Image"] = json!(image);
+                json["Config"]["Env"] = json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io", more]);
+            });
+            let mirror = Mirror { image: image.to_owned(), ..Mirror::docker_io() };
+            made.guide_drift(&mirror, &Listen::default()).len()
+        };
+        assert_eq!(by_hand("registry:2", "A=b"), 0);
+        assert_eq!(by_hand("registry:2", "REGISTRY_STORAGE_DELETE_ENABLED=true"), 1);
+        assert_eq!(by_hand("registry:3", "A=b"), 1);
+        assert_eq!(by_hand("registry:3", "REGISTRY_STORAGE_DELETE_ENABLED=false"), 0);
     }
 
     #[test]
@@ -310,8 +336,8 @@ mod tests {
             json["Config"]["Env"] = json!(["REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io"]);
             json["Mounts"][0]["Name"] = json!("0123abcd");
         });
-        assert!(made.guide_drift(&mirror(), &Listen::default()).is_empty());
-        assert!(!made.drift(&mirror(), &Listen::default()).is_empty());
+        assert!(made.guide_drift(&Mirror::docker_io(), &Listen::default()).is_empty());
+        assert!(!made.drift(&Mirror::docker_io(), &Listen::default()).is_empty());
     }
 
     #[test]

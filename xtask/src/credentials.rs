@@ -89,17 +89,6 @@ mod tests {
     use super::*;
     use crate::config::Password;
 
-    fn mirror() -> Mirror {
-        Mirror {
-            host: "docker.io".into(),
-            name: "registry-docker.io".into(),
-            image: "registry:2".into(),
-            upstream: "https://registry-1.docker.io".into(),
-            port: 5000,
-            credentials: None,
-        }
-    }
-
     fn account(password: &str) -> (Credentials, std::path::PathBuf) {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -118,21 +107,21 @@ mod tests {
     #[test]
     fn what_was_put_in_is_recognised_and_another_password_is_not() {
         let (credentials, file) = account("s3cret");
-        let put = archive(&mirror(), &credentials).unwrap();
+        let put = archive(&Mirror::docker_io(), &credentials).unwrap();
         // The engine gives the file back alone, without its folder.
         let mut back = tar::Builder::new(Vec::new());
-        let text = settings(&mirror(), &credentials, "s3cret");
+        let text = settings(&Mirror::docker_io(), &credentials, "s3cret");
         let mut header = tar::Header::new_ustar();
         header.set_size(text.len() as u64);
         back.append_data(&mut header, "config.yml", text.as_bytes()).unwrap();
         let back = back.into_inner().unwrap();
-        assert_eq!(compare(&mirror(), &credentials, &back), Found::Same);
-        assert_eq!(compare(&mirror(), &credentials, b""), Found::Differs);
+        assert_eq!(compare(&Mirror::docker_io(), &credentials, &back), Found::Same);
+        assert_eq!(compare(&Mirror::docker_io(), &credentials, b""), Found::Differs);
         std::fs::write(&file, "other").unwrap();
-        assert_eq!(compare(&mirror(), &credentials, &back), Found::Differs);
+        assert_eq!(compare(&Mirror::docker_io(), &credentials, &back), Found::Differs);
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(compare(&mirror(), &credentials, &back), Found::Unknown);
-        assert!(archive(&mirror(), &credentials).is_err());
+        assert_eq!(compare(&Mirror::docker_io(), &credentials, &back), Found::Unknown);
+        assert!(archive(&Mirror::docker_io(), &credentials).is_err());
         let mut members = tar::Archive::new(&put[..]);
         let modes: Vec<u32> = members.entries().unwrap().map(|entry| entry.unwrap().header().mode().unwrap()).collect();
         assert_eq!(modes, [0o700, 0o600]);

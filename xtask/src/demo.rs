@@ -58,8 +58,7 @@ pub fn demo(app: &App) -> Result<()> {
     let say = |text: &str| app.term.step(text);
     say("an upstream with three images is up; now a proxy for each host");
     let mirrors = stage.app.config.mirrors.clone();
-    let up = Up { timeout: 60, offline: false, adopt: false, image_archive: None };
-    cache::bring_up(&stage.app, &mirrors, &up)?;
+    cache::bring_up(&stage.app, &mirrors, &Up::default()).map_err(gone)?;
     let node = Node::start(&app.processes, &stage.folder.join("node"))?;
     let hosts = hosts(&stage)?;
     let pull = |name, before: Traffic| -> Result<Round> {
@@ -83,6 +82,16 @@ pub fn demo(app: &App) -> Result<()> {
     drop(node);
     let rounds = [cold, warm, gone];
     app.print(|| table(&rounds), || json!({ "rounds": rounds }))
+}
+
+/// An interruption of a part leaves nothing of the whole.
+fn gone(error: Error) -> Error {
+    match error {
+        Error::Interrupted { signal, .. } => {
+            Error::Interrupted { signal, left: "all that the demonstration made is removed".to_owned() }
+        }
+        other => other,
+    }
 }
 
 /// Puts the images in the upstream.

@@ -110,7 +110,7 @@ pub fn list_volumes(prefix: Option<&str>) -> Cmd {
 
 /// The bytes in a running registry's store, by its own `du`.
 pub fn du(name: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["exec", name, "du", "-sk", STORE])
+    docker(Cmd::read("docker").patient(), &["exec", name, "du", "-sk", STORE])
 }
 
 /// The bytes on each volume, by a container that is gone afterwards.
@@ -129,7 +129,7 @@ pub fn logs(name: &str, lines: usize) -> Cmd {
 
 /// All that a container wrote since a time, as the engine prints times.
 pub fn logs_since(name: &str, since: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["logs", "--since", since, name])
+    docker(Cmd::read("docker").patient(), &["logs", "--since", since, name])
 }
 
 /// A container's lines as they come.
@@ -294,6 +294,23 @@ pub fn get_credentials(name: &str) -> Cmd {
     docker(Cmd::read("docker"), &["cp", &format!("{name}:{}", credentials::PATH), "-"])
 }
 
+/// The paths that a container has added, changed or deleted in its own layer, volumes left out.
+pub fn diff(name: &str) -> Cmd {
+    docker(Cmd::read("docker").patient(), &["container", "diff", name])
+}
+
+/// Where a registry keeps its store in its container's own layer, if it does, from what [`diff`] printed: every driver
+/// of every version has `docker/registry` below its root.
+pub fn stores_in_its_layer(changes: &str) -> Option<String> {
+    let root = |line: &str| line.split_once(' ')?.1.strip_suffix("/docker/registry").map(str::to_owned);
+    changes.lines().find_map(root)
+}
+
+/// The name of the container that copies a store.
+pub fn copier(mirror: &Mirror) -> String {
+    format!("{}-adopting", mirror.name)
+}
+
 /// Copies what a container has cached to the volume of its mirror, by a container of the mirror's image, and ends well
 /// only when every file is there in its full size.
 pub fn copy_store(mirror: &Mirror, prefix: &str) -> Cmd {
@@ -303,17 +320,9 @@ pub fn copy_store(mirror: &Mirror, prefix: &str) -> Cmd {
         "cp -a {STORE}/. /adopted/ && cd {STORE} && find . -type f | while read -r f; do \
          [ \"$(stat -c %s \"$f\")\" = \"$(stat -c %s \"/adopted/$f\")\" ] || {{ echo \"$f was not copied\" >&2; exit 1; }}; done"
     );
-    docker(Cmd::write("docker"), &["run", "--rm", "--label", &format!("{LABEL_PREFIX}={prefix}")]).args([
-        "--volumes-from",
-        &from,
-        "--mount",
-        &mount,
-        "--entrypoint",
-        "sh",
-        &mirror.image,
-        "-c",
-        &script,
-    ])
+    docker(Cmd::write("docker"), &["run", "--rm", "--name", &copier(mirror)])
+        .args(["--label", &format!("{LABEL_PREFIX}={prefix}")])
+        .args(["--volumes-from", &from, "--mount", &mount, "--entrypoint", "sh", &mirror.image, "-c", &script])
 }
 
 /// What a mirror's registry is told by its environment.
@@ -339,24 +348,13 @@ mod tests {
     use super::*;
     use crate::config::{Credentials, Password};
 
-    fn mirror() -> Mirror {
-        Mirror {
-            host: "docker.io".into(),
-            name: "registry-docker.io".into(),
-            image: "registry:2".into(),
-            upstream: "https://registry-1.docker.io".into(),
-            port: 5000,
-            credentials: None,
-        }
-    }
-
     fn wish<'a>(mirror: &'a Mirror, mode: Mode, listen: &'a Listen) -> Wish<'a> {
         Wish { mirror, mode, prefix: "registry-", listen, run: "r1", origin: Some("pulled") }
     }
 
     #[test]
     fn the_command_is_the_guides_with_a_named_volume() {
-        let shell = wish(&mirror(), Mode::Proxy, &Listen::default()).run().shell();
+        let shell = wish(&Mirror::docker_io(), Mode::Proxy, &Listen::default()).run().shell();
         for part in [
             "docker run --detach --restart always --name registry-docker.io --publish 5000:5000 ",
             "src=registry-docker.io,dst=/var/lib/registry",
@@ -369,10 +367,10 @@ mod tests {
 
     #[test]
     fn the_counters_are_published_on_loopback_where_they_are_true() {
-        let three = Mirror { image: "registry:3".into(), ..mirror() };
+        let three = Mirror { image: "registry:3".into(), ..Mirror::docker_io() };
         let shell = wish(&three, Mode::Proxy, &Listen::default()).run().shell();
         assert!(shell.contains("--publish 127.0.0.1::5001 ") && shell.contains(COUNTERS), "{shell}");
-        assert!(!wish(&mirror(), Mode::Proxy, &Listen::default()).run().shell().contains("5001"));
+        assert!(!wish(&Mirror::docker_io(), Mode::Proxy, &Listen::default()).run().shell().contains("5001"));
         for (image, two) in [
             ("registry:2.8.3", true),
             ("registry:2.5", true),
@@ -389,7 +387,7 @@ mod tests {
     #[test]
     fn an_account_is_a_path_in_the_command_and_no_more() {
         let credentials = Some(Credentials { username: "someone".into(), password: Password::Env("TOKEN".into()) });
-        let mirror = Mirror { credentials, ..mirror() };
+        let mirror = Mirror { credentials, ..Mirror::docker_io() };
         let listen = Listen(vec!["127.0.0.1".parse().unwrap(), "172.17.0.1".parse().unwrap()]);
         let shell = wish(&mirror, Mode::Proxy, &listen).create().shell();
         assert!(
@@ -398,6 +396,13 @@ mod tests {
         assert!(shell.contains("--publish 127.0.0.1:5000:5000 --publish 172.17.0.1:5000:5000 "), "{shell}");
         assert!(!shell.contains("TOKEN") && !shell.contains("someone"), "{shell}");
         assert!(wish(&mirror, Mode::Offline, &listen).run().shell().ends_with(" registry:2"));
+    }
+
+    #[test]
+    fn a_store_in_the_containers_own_layer_is_seen() {
+        let changes = "C /tmp\nA /data\nA /data/docker\nA /data/docker/registry\nA /data/docker/registry/v2\n";
+        assert_eq!(stores_in_its_layer(changes).as_deref(), Some("/data"));
+        assert_eq!(stores_in_its_layer("C /etc\nA /etc/docker/registry.d\nC /root\n"), None);
     }
 
     #[test]

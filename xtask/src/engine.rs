@@ -117,15 +117,28 @@ pub fn is_root(runner: &dyn Runner) -> Result<bool> {
     Ok(runner.run(&Cmd::read("id").arg("-u"))?.text().trim() == "0")
 }
 
-/// A command as root: as it is for root, with sudo for others.
+/// A command as root, to be run on this terminal: as it is for root, with sudo, which may ask there, for others.
 ///
 /// # Errors
 /// Neither root nor sudo.
 pub fn as_root(runner: &dyn Runner, args: &[&str]) -> Result<Cmd> {
+    under_sudo(runner, args, &[])
+}
+
+/// The same for a command whose output is kept: sudo fails where it would have to ask, since nobody would see it ask.
+/// [`authorize`] comes before it.
+///
+/// # Errors
+/// Neither root nor sudo.
+pub fn as_root_unasked(runner: &dyn Runner, args: &[&str]) -> Result<Cmd> {
+    under_sudo(runner, args, &["-n"])
+}
+
+fn under_sudo(runner: &dyn Runner, args: &[&str], options: &[&str]) -> Result<Cmd> {
     if is_root(runner)? {
         return Ok(Cmd::write(args[0]).args(args[1..].iter().copied()));
     }
-    Ok(Cmd::write(Tool::Sudo.require()?).args(args.iter().copied()))
+    Ok(Cmd::write(Tool::Sudo.require()?).args(options.iter().chain(args).copied()))
 }
 
 /// Installs packages with apt; those that are there already cost nothing.

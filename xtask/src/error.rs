@@ -7,8 +7,6 @@ use camino::Utf8PathBuf;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Exit code of a task that did what was asked, or had nothing to do.
-pub const DONE: u8 = 0;
 /// Exit code of a task that could not do what was asked.
 pub const FAILED: u8 = 1;
 /// Exit code of a command line or a configuration that makes no sense.

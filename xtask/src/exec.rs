@@ -63,15 +63,24 @@ pub trait Runner: Sync {
     /// The program cannot be started, or a signal asked this process to end.
     fn run(&self, cmd: &Cmd) -> Result<Output>;
 
-    /// Runs a command and hands over each line of its stdout and stderr as it comes, until `enough` or its end.
+    /// Runs a command and hands over each line of its stdout and stderr as it comes, until one is answered with `false`
+    /// or it ends; whether it ended well, which the first of these is.
     ///
     /// # Errors
-    /// As for [`Runner::run`]. A command that was told to end because `line` answered `false` is no error.
-    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<()>;
+    /// As for [`Runner::run`].
+    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<bool>;
 
     /// The signal that has asked this process to end, if one has.
     fn interrupted(&self) -> Option<usize> {
         None
+    }
+
+    /// Asked between two steps, so that the next one is not begun after a signal.
+    ///
+    /// # Errors
+    /// A signal has asked this process to end.
+    fn go_on(&self) -> Result<()> {
+        self.interrupted().map_or(Ok(()), |signal| Err(Error::Interrupted { signal, left: String::new() }))
     }
 }
 
@@ -109,22 +118,40 @@ impl Interrupt {
 pub struct Processes {
     interrupt: Interrupt,
     term: Term,
+    read_only: bool,
 }
 
 /// How long a command may go on after a signal: what changes something is not cut in the middle, and what looks has
 /// the time to say what is left.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
+/// How long a command that only looks may take: an engine that takes the connection and says nothing would be awaited
+/// for ever.
+const ANSWER: Duration = Duration::from_secs(30);
 
 impl Processes {
     /// Processes that stop when the interrupt does say so, echoed as the terminal wishes.
     pub fn new(interrupt: Interrupt, term: Term) -> Self {
-        Self { interrupt, term }
+        Self { interrupt, term, read_only: false }
+    }
+
+    /// The same, which start nothing that writes where this is a dry run.
+    pub fn read_only(self, read_only: bool) -> Self {
+        Self { read_only, ..self }
     }
 
     /// The same, echoed on another terminal.
     pub fn with(&self, term: Term) -> Self {
-        Self { interrupt: self.interrupt.clone(), term }
+        Self { interrupt: self.interrupt.clone(), term, read_only: self.read_only }
+    }
+
+    /// Echoes a command that may be started.
+    fn admit(&self, cmd: &Cmd, echo: impl FnOnce(Term, &str)) -> Result<()> {
+        if self.read_only {
+            refuse_writes(cmd)?;
+        }
+        echo(self.term, &cmd.shell());
+        Ok(())
     }
 
     fn started(cmd: &Cmd, result: std::io::Result<duct::Handle>) -> Result<duct::Handle> {
@@ -149,29 +176,26 @@ impl Processes {
     }
 
     fn foreground(&self, cmd: &Cmd, expression: &duct::Expression) -> Result<Output> {
-        self.term.command(&cmd.shell());
+        self.go_on()?;
+        self.admit(cmd, Term::command)?;
         let handle = Self::started(cmd, expression.start())?;
-        // Ctrl-C on a terminal reaches the command by itself, and a second time would tell it to drop everything.
-        let mut passed_on = std::io::stdin().is_terminal();
+        let mut passed_on = false;
         let output = loop {
             if let Some(output) = handle.wait_timeout(POLL).map_err(Error::io(format!("wait for `{}`", cmd.program)))? {
                 break output.clone();
             }
             if let Some(signal) = self.interrupt.signal().filter(|_| !passed_on) {
                 passed_on = true;
-                let pids = handle.pids().into_iter().map(|pid| pid.to_string());
-                let kill = duct::cmd("kill", [format!("-{signal}")].into_iter().chain(pids)).unchecked().stderr_null();
-                kill.run().map_err(Error::io("pass a signal on"))?;
+                pass_on(cmd, &handle, signal)?;
             }
         };
-        if let Some(signal) = self.interrupt.signal() {
-            return Err(Error::Interrupted { signal, left: String::new() });
-        }
+        self.go_on()?;
         Ok(Output { code: output.status.code(), ..Output::default() })
     }
 
     fn wait(&self, cmd: &Cmd, handle: &duct::Handle) -> Result<Output> {
         let failed = || format!("wait for `{}`", cmd.program);
+        let started = Instant::now();
         let mut deadline = None;
         loop {
             if let Some(output) = handle.wait_timeout(POLL).map_err(Error::io(failed()))? {
@@ -182,6 +206,15 @@ impl Processes {
                 });
             }
             let Some(signal) = self.interrupt.signal() else {
+                if cmd.is_quick() && started.elapsed() > ANSWER {
+                    handle.kill().map_err(Error::io(failed()))?;
+                    return Err(Error::Command {
+                        command: cmd.shell(),
+                        status: format!("no answer within {} s", ANSWER.as_secs()),
+                        seen: Vec::new(),
+                        fix: "see whether what it asks still answers anybody; start the engine again if not".to_owned(),
+                    });
+                }
                 continue;
             };
             if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + GRACE) {
@@ -194,7 +227,7 @@ impl Processes {
 
 impl Runner for Processes {
     fn run(&self, cmd: &Cmd) -> Result<Output> {
-        self.term.command_verbose(&cmd.shell());
+        self.admit(cmd, Term::command_verbose)?;
         let mut expression = cmd.expression().stdout_capture().stderr_capture().before_spawn(own_group);
         expression = match &cmd.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
@@ -204,8 +237,8 @@ impl Runner for Processes {
         self.wait(cmd, &handle)
     }
 
-    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
-        self.term.command_verbose(&cmd.shell());
+    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
+        self.admit(cmd, Term::command_verbose)?;
         let reader = cmd
             .expression()
             .stderr_to_stdout()
@@ -213,7 +246,7 @@ impl Runner for Processes {
             .before_spawn(own_group)
             .reader()
             .map_err(Error::io(format!("start `{}`", cmd.program)))?;
-        let done = AtomicBool::new(false);
+        let (done, mut enough) = (AtomicBool::new(false), false);
         std::thread::scope(|scope| {
             // A read blocks for as long as the command is silent, so a signal has to reach the command itself.
             scope.spawn(|| {
@@ -230,6 +263,7 @@ impl Runner for Processes {
             while input.read_until(b'\n', &mut buffer).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&buffer);
                 if !line(text.trim_end_matches(['\n', '\r'])) {
+                    enough = true;
                     let _ = reader.kill();
                     break;
                 }
@@ -237,10 +271,9 @@ impl Runner for Processes {
             }
             done.store(true, Ordering::Relaxed);
         });
-        match self.interrupt.signal() {
-            Some(signal) => Err(Error::Interrupted { signal, left: String::new() }),
-            None => Ok(()),
-        }
+        self.go_on()?;
+        let ended = reader.try_wait().map_err(Error::io(format!("wait for `{}`", cmd.program)))?;
+        Ok(enough || ended.is_some_and(|output| output.status.success()))
     }
 
     fn interrupted(&self) -> Option<usize> {
@@ -255,31 +288,45 @@ fn own_group(command: &mut std::process::Command) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The runner of a dry run: what reads goes through, what writes is refused.
-pub struct ReadOnly<'a>(pub &'a dyn Runner);
+/// Passes a signal on to a command on this terminal. Ctrl-C reaches it there by itself, and a second one would tell it
+/// to drop everything.
+fn pass_on(cmd: &Cmd, handle: &duct::Handle, signal: usize) -> Result<()> {
+    let by_itself = std::io::stdin().is_terminal() && i32::try_from(signal) == Ok(signal_hook::consts::SIGINT);
+    if by_itself {
+        return Ok(());
+    }
+    // What sudo started is root's, and takes a signal from root alone.
+    let sudo = ["sudo", "-n"].into_iter().take(if cmd.program == "sudo" { 2 } else { 0 });
+    let words = sudo.map(str::to_owned).chain(["kill".to_owned(), format!("-{signal}")]);
+    let mut words = words.chain(handle.pids().into_iter().map(|pid| pid.to_string()));
+    let kill = duct::cmd(words.next().unwrap_or_default(), words).unchecked().stdin_null().stderr_null();
+    kill.run().map(|_| ()).map_err(Error::io("pass a signal on"))
+}
 
-impl ReadOnly<'_> {
-    fn refuse(cmd: &Cmd) -> Result<()> {
-        match cmd.effect() {
-            Effect::Read => Ok(()),
-            Effect::Write => Err(Error::Command {
-                command: cmd.shell(),
-                status: "nothing: a dry run does not start it".to_owned(),
-                seen: Vec::new(),
-                fix: "report this: a dry run must not get this far".to_owned(),
-            }),
-        }
+/// Says no to a command that writes.
+fn refuse_writes(cmd: &Cmd) -> Result<()> {
+    match cmd.effect() {
+        Effect::Read => Ok(()),
+        Effect::Write => Err(Error::Command {
+            command: cmd.shell(),
+            status: "nothing: a dry run does not start it".to_owned(),
+            seen: Vec::new(),
+            fix: "report this: a dry run must not get this far".to_owned(),
+        }),
     }
 }
 
+/// A runner that looks only, on top of any other.
+pub struct ReadOnly<'a>(pub &'a dyn Runner);
+
 impl Runner for ReadOnly<'_> {
     fn run(&self, cmd: &Cmd) -> Result<Output> {
-        Self::refuse(cmd)?;
+        refuse_writes(cmd)?;
         self.0.run(cmd)
     }
 
-    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
-        Self::refuse(cmd)?;
+    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
+        refuse_writes(cmd)?;
         self.0.lines(cmd, line)
     }
 
@@ -327,11 +374,33 @@ mod tests {
     }
 
     #[test]
+    fn a_command_says_whether_it_ended_well_after_its_lines() {
+        let of =
+            |script: &str| runner().lines(&Cmd::read("sh").args(["-c", script]), &mut |line| line != "enough").unwrap();
+        assert!(of("echo a"));
+        assert!(!of("echo a; exit 1"));
+        assert!(of("echo enough; exit 1"));
+    }
+
+    #[test]
+    fn nothing_is_begun_on_this_terminal_after_a_signal() {
+        let interrupt = Interrupt::default();
+        interrupt.0.store(2, Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!("begun-{}", std::process::id()));
+        let cmd = Cmd::write("touch").arg(file.to_string_lossy());
+        assert_eq!(Processes::new(interrupt, Term::silent()).attached(&cmd).unwrap_err().code(), 130);
+        assert!(!file.exists());
+    }
+
+    #[test]
     fn a_dry_run_refuses_what_writes() {
         let real = runner();
         let dry = ReadOnly(&real);
         assert!(dry.run(&Cmd::read("true")).unwrap().ok());
         assert!(dry.run(&Cmd::write("true")).is_err());
+        let dry = runner().read_only(true);
+        assert!(dry.run(&Cmd::read("true")).unwrap().ok());
+        assert!(dry.run(&Cmd::write("true")).is_err() && dry.attached(&Cmd::write("true")).is_err());
     }
 
     #[test]

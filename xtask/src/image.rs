@@ -142,8 +142,8 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
     let download = "cd \"$1\"; apt-get download --quiet docker-registry busybox-static ca-certificates >&2";
     if sh(download).is_err() {
         // A fresh machine has no lists of packages yet.
-        let update = crate::engine::as_root(runner, &["apt-get", "-qq", "update"])?;
-        let _ = runner.run(&update)?;
+        let update = crate::engine::as_root_unasked(runner, &["apt-get", "-qq", "update"])?;
+        runner.run(&update)?.checked(&update, "run `sudo apt-get update`, then this again")?;
         sh(download)?;
     }
     sh("cd \"$1\"; mkdir -p root/bin root/etc/ssl/certs root/etc/docker/registry root/var/lib/registry root/tmp

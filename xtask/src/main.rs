@@ -33,7 +33,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
     }
     let overrides = Overrides { file: cli.global.config.clone(), preset: cli.global.preset };
     let app = App {
-        processes: Processes::new(Interrupt::install()?, term),
+        processes: Processes::new(Interrupt::install()?, term).read_only(cli.global.dry_run),
         term,
         config: Config::load(workspace_root(), &overrides)?,
         dry_run: cli.global.dry_run,
@@ -43,7 +43,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         Task::Onboard { yes, up } => onboard::onboard(&app, *yes, up),
         Task::CacheUp { hosts, up } => cache::up(&app, hosts, up),
         Task::CacheDown { hosts } => cache::down(&app, hosts),
-        Task::CacheClean { hosts, keep_cache } => clean::clean(&app, hosts, *keep_cache),
+        Task::CacheClean { hosts, keep_cache, all } => clean::clean(&app, hosts, *keep_cache, *all),
         Task::CacheStatus { hosts } => status::status(&app, hosts),
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),
         Task::Cluster(args) => cluster::create::create(&app, args),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::engine::as_root;
+use crate::engine::as_root_unasked;
 use crate::error::{Error, Result};
 use crate::exec::{Output, Runner};
 use crate::tool::Tool;
@@ -34,7 +34,7 @@ impl<'a> Node<'a> {
         std::fs::create_dir_all(&folder).map_err(Error::io(format!("create {folder}")))?;
         std::fs::write(&file, text).map_err(Error::io(format!("write {file}")))?;
         let script = "setsid containerd --config \"$1/containerd.toml\" >\"$1/log\" 2>&1 </dev/null &";
-        let start = as_root(runner, &["sh", "-c", script, "sh", folder.as_str()])?;
+        let start = as_root_unasked(runner, &["sh", "-c", script, "sh", folder.as_str()])?;
         runner.run(&start)?.checked(&start, "read what it says")?;
         let node = Self { runner, folder };
         node.wait()?;
@@ -63,7 +63,7 @@ impl<'a> Node<'a> {
 
     fn ctr(&self, args: &[&str]) -> Result<Output> {
         let socket = self.folder.join("socket");
-        self.runner.run(&as_root(self.runner, &[&["ctr", "--address", socket.as_str()], args].concat())?)
+        self.runner.run(&as_root_unasked(self.runner, &[&["ctr", "--address", socket.as_str()], args].concat())?)
     }
 
     /// Pulls an image through the mirrors of a folder of `hosts.toml` files, and unpacks it; how long that took.
@@ -74,7 +74,7 @@ impl<'a> Node<'a> {
         let started = Instant::now();
         let socket = self.folder.join("socket");
         // The plain snapshotter copies, and so works on every file system.
-        let cmd = as_root(
+        let cmd = as_root_unasked(
             self.runner,
             &["ctr", "--address", socket.as_str(), "images", "pull", "--snapshotter", "native", "--hosts-dir"],
         )?
@@ -112,6 +112,6 @@ pub fn remove(runner: &dyn Runner, folder: &Utf8Path) -> Result<()> {
         [ -z \"$pid\" ] || kill $pid; n=0
         while [ -n \"$pid\" ] && kill -0 $pid 2>/dev/null && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
         rm -rf -- \"$1\"";
-    let cmd = as_root(runner, &["sh", "-c", script, "sh", folder.as_str()])?;
+    let cmd = as_root_unasked(runner, &["sh", "-c", script, "sh", folder.as_str()])?;
     runner.run(&cmd).map(|_| ())
 }

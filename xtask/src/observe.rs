@@ -1,4 +1,4 @@
-//! One look at the engine a round: a list and one inspect together, then what only some proxies need.
+//! One look at the engine a round: one inspect, a list where that leaves a question, then what only some proxies need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use camino::Utf8PathBuf;
 
-use crate::config::{Bind, Config, Mirror, Offline};
+use crate::config::{Bind, Config, Credentials, Mirror, Offline};
 use crate::container::{self, Container};
 use crate::credentials::{self, Found};
 use crate::docker::{self, LABEL_PREFIX, Listed, Mode};
@@ -31,6 +31,8 @@ pub struct Look<'a> {
     pub waited: &'a BTreeSet<String>,
     /// Whether to ask the upstreams of offline proxies if they are back, which takes seconds for one that is silent.
     pub returns: bool,
+    /// Whether proxies that were made by hand may be replaced, so that it matters where they keep what they cached.
+    pub adopt: bool,
 }
 
 /// Observes the mirrors: one inspect of all names and, where that leaves a question, one list.
@@ -106,6 +108,7 @@ struct Detail {
     crash: Option<Vec<String>>,
     account: Option<Found>,
     login: Option<Login>,
+    own_layer: Option<String>,
 }
 
 fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Container>) -> Result<Observed> {
@@ -126,7 +129,10 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
             observed.accounts.insert(host.clone(), found);
         }
         if let Some(login) = detail.login {
-            observed.logins.insert(host, login);
+            observed.logins.insert(host.clone(), login);
+        }
+        if let Some(place) = detail.own_layer {
+            observed.own_layers.insert(host, place);
         }
     }
     Ok(observed)
@@ -135,11 +141,15 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
 fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Container) -> Result<Detail> {
     let mut detail = Detail::default();
     let config = look.config;
+    if container.label(LABEL_PREFIX).is_none() && look.adopt {
+        let cmd = docker::diff(&mirror.name);
+        let changes = runner.run(&cmd)?.checked(&cmd, "see what the engine says of it, then run this again")?;
+        detail.own_layer = docker::stores_in_its_layer(&changes.text());
+    }
     let account =
         mirror.credentials.as_ref().filter(|_| container.mode() == Mode::Proxy && container.has_credentials());
     if let Some(credentials) = account {
-        let there = runner.run(&docker::get_credentials(&mirror.name))?;
-        detail.account = Some(credentials::compare(mirror, credentials, &there.stdout));
+        detail.account = Some(account_of(runner, mirror, credentials)?);
     }
     match container.state.status.as_str() {
         "running" => {
@@ -165,6 +175,21 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
         _ => {}
     }
     Ok(detail)
+}
+
+/// Whether a container has the account that is configured. That its file is not there is an answer; that the engine
+/// cannot say is none.
+fn account_of(runner: &dyn Runner, mirror: &Mirror, credentials: &Credentials) -> Result<Found> {
+    let cmd = docker::get_credentials(&mirror.name);
+    let output = runner.run(&cmd)?;
+    let word = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    let absent =
+        ["could not find the file", "no such file", "no such container"].iter().any(|text| word.contains(text));
+    if !output.ok() && absent {
+        return Ok(Found::Differs);
+    }
+    let archive = output.checked(&cmd, "see what the engine says of it, then run this again")?;
+    Ok(credentials::compare(mirror, credentials, &archive.stdout))
 }
 
 /// Whether a registry answers in its own container: where that is so and [`registry::answers`] says no, this host is
@@ -276,7 +301,7 @@ pub fn together<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce()
 /// There is no client, or the engine does not answer.
 pub fn look(runner: &dyn Runner, config: &Config, mirrors: &[Mirror]) -> Result<Observed> {
     crate::tool::Tool::Docker.require()?;
-    observe(runner, &Look { config, mirrors, waited: &BTreeSet::new(), returns: false })
+    observe(runner, &Look { config, mirrors, waited: &BTreeSet::new(), returns: false, adopt: false })
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.

@@ -94,8 +94,10 @@ impl Reconcile<'_> {
     /// # Errors
     /// The engine does not answer.
     pub fn plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
-        let observed =
-            observe(self.runner, &Look { config: self.config, mirrors: self.mirrors, waited, returns: true })?;
+        let observed = observe(
+            self.runner,
+            &Look { config: self.config, mirrors: self.mirrors, waited, returns: true, adopt: self.adopt },
+        )?;
         let wanted = Wanted { config: self.config, mirrors: self.mirrors, adopt: self.adopt };
         Ok((up(wanted, &observed), observed))
     }
@@ -269,8 +271,13 @@ impl Reconcile<'_> {
             return Ok(());
         }
         self.go(&docker::stop(std::slice::from_ref(&mirror.name)))?;
+        // One of a run that was killed may still be at work on the same volume.
+        let copier = docker::remove(&[docker::copier(mirror)]);
+        let _ = self.runner.run(&copier)?;
         let copied = self.go(&docker::copy_store(mirror, &self.config.prefix));
         if copied.is_err() {
+            // An end of its client is no end of it.
+            let _ = self.runner.run(&copier)?;
             self.go(&docker::start(&mirror.name))?;
         }
         copied
@@ -336,10 +343,12 @@ impl Reconcile<'_> {
             .filter(|container| container.label(LABEL_RUN) == Some(&run.id))
             .collect();
         let names: Vec<String> = broken.iter().map(|container| container.name().to_owned()).collect();
+        // By identity: by now another run may have put a container of its own under that name.
+        let ids: Vec<String> = broken.iter().map(|container| container.id.clone()).collect();
         let empty = |container: &&&Container| container.store_path().and_then(disk::folder) == Some(0);
         let new = broken.iter().filter(empty).map(|container| container.name().to_owned());
         let new: Vec<String> = new.filter(|name| run.ground.fresh.contains(name)).collect();
-        if names.is_empty() || !self.runner.run(&docker::remove(&names)).is_ok_and(|output| output.ok()) {
+        if names.is_empty() || !self.runner.run(&docker::remove(&ids)).is_ok_and(|output| output.ok()) {
             return Vec::new();
         }
         if !new.is_empty() {

@@ -329,7 +329,7 @@ mod tests {
         }
         let secret = error(&table("username = \"me\"\npassword_env = \"hunter 2\""));
         assert!(secret.contains("not the name of a variable") && !secret.contains("hunter"), "{secret}");
-        for bind in ["", "bind = \"0.0.0.0\"\n", "bind = \"::\"\n"] {
+        for bind in ["", "bind = \"0.0.0.0\"\n", "bind = \"::\"\n", "bind = \"::ffff:0.0.0.0\"\n"] {
             let all = error(&format!("{bind}[mirrors.\"docker.io\"]\n{both}"));
             assert!(all.contains("everyone on the network"), "{all}");
         }

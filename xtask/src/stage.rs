@@ -1,6 +1,7 @@
 //! A stage for the demonstration and the benchmarks: an upstream and settings of their own, removed at the end.
 
 use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -10,7 +11,7 @@ use crate::config::{self, Bind, Config};
 use crate::docker::LABEL_PREFIX;
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Processes, Runner};
-use crate::{clean, docker, image, node, observe, registry, settings};
+use crate::{clean, docker, image, node, observe, registry, sample, settings};
 
 /// The image of everything on it.
 pub const IMAGE: &str = "registry:2";
@@ -34,7 +35,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let app = App { json: false, dry_run: false, ..self.app.clone_quietly() };
         let _ = app.processes.run(&docker::remove(std::slice::from_ref(&self.upstream)));
-        let _ = clean::clean(&app, &[], false);
+        let _ = clean::clean(&app, &[], false, true);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -49,9 +50,11 @@ impl Stage {
         let absent = image::absent(&app.processes, &[IMAGE].into())?;
         image::provide(&app.processes, app.term, &absent, None)?;
         sweep(&app.processes)?;
-        let name = format!("{NAMES}{name}-{}", std::process::id());
+        let name = format!("{NAMES}{name}-{}-{}", std::process::id(), system());
         let folder = Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap_or_default().join(&name);
-        std::fs::create_dir_all(&folder).map_err(Error::io(format!("create {folder}")))?;
+        // Anybody may write beside it, and what is in it is run as root: it is new, and nobody else's.
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(Error::io(format!("create {folder}")))?;
         let mut ports = free_ports(hosts.len() + 1)?;
         let port = ports.pop().unwrap_or_default();
         let config = settings_of(app, &folder, &name, bind, hosts.iter().copied().zip(ports), port)?;
@@ -82,13 +85,19 @@ impl Stage {
     }
 }
 
-/// Removes what a stage left behind whose process was killed.
+/// What tells the processes of this system from those of others that use the same engine or the same folder: another
+/// host, an earlier boot, another container.
+fn system() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let processes = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let digest = sample::digest(format!("{boot}{}", processes.display()).as_bytes());
+    digest.trim_start_matches("sha256:")[..8].to_owned()
+}
+
+/// Removes what a stage of this system left behind whose process was killed.
 fn sweep(processes: &Processes) -> Result<()> {
-    let dead = |label: &str| {
-        let mut parts = label.strip_prefix(NAMES).unwrap_or_default().split('-');
-        let (name, pid) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        ["demo", "bench"].contains(&name) && pid.parse::<u32>().is_ok() && !Utf8Path::new("/proc").join(pid).exists()
-    };
+    let here = system();
+    let dead = |label: &str| is_dead(label, &here);
     let listing = observe::listing(processes)?;
     let containers: Vec<String> =
         listing.into_iter().filter(|entry| dead(&entry.prefix)).map(|entry| entry.name).collect();
@@ -104,11 +113,26 @@ fn sweep(processes: &Processes) -> Result<()> {
         processes.run(&docker::remove_volumes(&volumes))?;
     }
     let temporary = Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap_or_default();
-    for entry in temporary.read_dir_utf8().into_iter().flatten().flatten().filter(|entry| dead(entry.file_name())) {
+    let entries = temporary.read_dir_utf8().into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| dead(entry.file_name()) && is_own_folder(entry.path())) {
         node::remove(processes, &entry.path().join("node"))?;
         let _ = std::fs::remove_dir_all(entry.path());
     }
     Ok(())
+}
+
+/// Whether a name is of a stage of this system whose process has ended.
+fn is_dead(name: &str, here: &str) -> bool {
+    let mut parts = name.strip_prefix(NAMES).unwrap_or_default().split('-');
+    let (task, pid, system) = (parts.next(), parts.next().unwrap_or_default(), parts.next());
+    let is_stage = task.is_some_and(|task| ["demo", "bench"].contains(&task)) && system == Some(here);
+    is_stage && pid.parse::<u32>().is_ok() && !Utf8Path::new("/proc").join(pid).exists()
+}
+
+/// Whether a path is a folder, no link to one, and this user's.
+fn is_own_folder(path: &Utf8Path) -> bool {
+    let own = std::fs::metadata("/proc/self").map(|process| process.uid());
+    path.symlink_metadata().is_ok_and(|found| found.is_dir() && own.is_ok_and(|own| own == found.uid()))
 }
 
 /// Writes the settings, and reads them as a task would.
@@ -144,4 +168,31 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
         .map_err(Error::io("find free ports"))?;
     let ports = held.iter().map(|held| held.local_addr().map(|at| at.port()));
     ports.collect::<std::io::Result<_>>().map_err(Error::io("find free ports"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stage_of_this_system_whose_process_has_ended_is_dead() {
+        let here = system();
+        let name = |pid: &str, system: &str| format!("talos-cache-demo-{pid}-{system}-upstream");
+        // The largest process id that Linux gives out is 4194304.
+        assert!(is_dead(&name("4194305", &here), &here));
+        assert!(!is_dead(&name("4194305", "0123abcd"), &here));
+        assert!(!is_dead(&name(&std::process::id().to_string(), &here), &here));
+        assert!(!is_dead("talos-cache-4194305", &here) && !is_dead("registry-", &here));
+    }
+
+    #[test]
+    fn a_link_is_not_taken_for_a_folder() {
+        let root = Utf8PathBuf::from_path_buf(std::env::temp_dir()).unwrap();
+        let (folder, link) = (root.join(format!("own-{}", system())), root.join(format!("link-{}", system())));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(is_own_folder(&folder) && !is_own_folder(&link));
+        std::fs::remove_file(&link).unwrap();
+        std::fs::remove_dir(&folder).unwrap();
+    }
 }

@@ -120,6 +120,14 @@ fn an_archive_that_is_not_there_is_a_usage_error() {
 }
 
 #[test]
+fn an_engine_that_takes_the_connection_and_says_nothing_is_not_awaited_for_ever() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("tcp://{}", silent.local_addr().unwrap());
+    let run = run(&["cache-status"], &[("DOCKER_HOST", &host)]);
+    assert!(run.code == Some(1) && run.stderr.contains("no answer within 30 s\nfix: "), "{run:?}");
+}
+
+#[test]
 fn an_engine_with_an_address_that_is_none_says_what_the_client_says() {
     let run = run(&["cache-status"], &[("DOCKER_HOST", "foo://x")]);
     assert!(run.code == Some(1) && run.stderr.contains("foo://x"), "{run:?}");

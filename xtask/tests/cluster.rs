@@ -3,25 +3,17 @@
 
 #[path = "support/origin.rs"]
 mod origin;
+#[path = "support/releases.rs"]
+mod releases;
 mod support;
 #[path = "support/user.rs"]
 mod user;
 
 use origin::Origin;
+use releases::releases;
 use user::{User, values};
 use xtask::boot::SCHEMATIC;
 use xtask::talosctl::Version;
-
-/// The newest tag of every series, oldest first.
-fn releases() -> Vec<Version> {
-    let all: serde_json::Value = serde_json::from_str(include_str!("data/talosctl-flags.json")).unwrap();
-    let tags = all.as_object().unwrap().iter().filter(|(name, _)| *name != "HEAD");
-    let mut releases: Vec<Version> =
-        tags.map(|(_, release)| Version::parse(release["tag"].as_str().unwrap()).unwrap()).collect();
-    releases.sort_by_key(Version::minor);
-    assert_eq!(releases.len(), 23);
-    releases
-}
 
 /// What every create has to have: the mirrors in order, a state directory and a working directory of its own.
 fn create_is_right(user: &User, version: &Version, address: &str, provisioner: &str) {

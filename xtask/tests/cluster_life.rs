@@ -82,6 +82,75 @@ fn what_has_no_record_here_goes_only_when_it_is_named() {
     assert_eq!(user.objects(), "");
 }
 
+/// A docker cluster of this user's name that somebody makes past this tool, under another home.
+fn somebody_elses(user: &User, release: &str, cidr: &str) {
+    let home = user.home.join("other");
+    std::fs::create_dir_all(&home).unwrap();
+    let (name, sh) = (user.cluster().0, user.shell());
+    sh.set_var("HOME", &home);
+    sh.set_var("STANDIN_TALOSCTL_VERSION", release);
+    let state = home.join("clusters");
+    let args = ["cluster", "create", "--provisioner", "docker", "--name", &name, "--cidr", cidr, "--workers", "0"];
+    cmd!(sh, "talosctl {args...} --state {state}").quiet().ignore_stdout().ignore_stderr().run().unwrap();
+}
+
+#[test]
+fn a_cluster_of_somebody_else_outlives_ours_of_the_same_name() {
+    // One of virtual machines has nothing on the engine.
+    let mut user = User::without_caches("vmname", "v1.8.4");
+    user.world.settings("[boot]\nrelease = \"http://127.0.0.1:1\"\nfactory = \"http://127.0.0.1:1\"\n");
+    let (name, cidr) = user.cluster();
+    let made = user.make("--qemu", &["--no-cache", "--", "--iso-path", "/dev/null"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    somebody_elses(&user, "v1.8.4", &cidr);
+    let theirs = user.objects();
+    let down = user.down();
+    assert_eq!((down.code, user.objects()), (Some(0), theirs.clone()), "{down:?}");
+    let refused = user.make("--qemu", &["--no-cache", "--", "--iso-path", "/dev/null"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("it is there, made of docker"), "{refused:?}");
+
+    // Of one that was finished here, and then removed by hand, only what is on record may go.
+    let sh = xshell::Shell::new().unwrap();
+    let by_hand = || {
+        let node = format!("{name}-controlplane-1");
+        cmd!(sh, "docker rm --force --volumes {node}").quiet().ignore_stdout().run().unwrap();
+        cmd!(sh, "docker network rm {name}").quiet().ignore_stdout().run().unwrap();
+    };
+    by_hand();
+    for (fail, code) in [(None, 0), (Some("half"), 1)] {
+        fail.iter().for_each(|fail| user.set("STANDIN_FAIL", fail));
+        let made = user.make("--docker", &["--no-cache", "--workers", "0"]);
+        assert_eq!(made.code, Some(code), "{made:?}");
+        user.unset("STANDIN_FAIL");
+        by_hand();
+        somebody_elses(&user, "v1.8.4", &cidr);
+        let theirs = user.objects();
+        let recreate = user.make("--docker", &["--no-cache", "--workers", "0", "--recreate"]);
+        assert!(recreate.code == Some(1) && recreate.stderr.contains("was made without this tool"), "{recreate:?}");
+        let down = user.down();
+        assert_eq!((down.code, user.objects()), (Some(0), theirs), "{fail:?}: {down:?}");
+        assert!(!user.state().exists());
+        by_hand();
+    }
+}
+
+#[test]
+fn a_context_that_was_there_before_stays_wherever_it_leads() {
+    let user = User::without_caches("oldcontext", "v1.9.6");
+    let (name, cidr) = user.cluster();
+    let address = cidr.replace(".0/24", ".2");
+    let before = format!("context: {name}\ncontexts:\n    {name}:\n        endpoints:\n            - {address}\n");
+    std::fs::create_dir_all(user.home.join(".talos")).unwrap();
+    std::fs::write(user.home.join(".talos/config"), before).unwrap();
+    let made = user.make("--docker", &["--no-cache", "--workers", "0"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let dry = user.xtask(&["cluster-down", "--name", &name, "--dry-run"]);
+    assert!(dry.stdout.contains(&format!("would take context {name}-1 out")), "{dry:?}");
+    assert_eq!(user.down().code, Some(0));
+    let after = std::fs::read_to_string(user.home.join(".talos/config")).unwrap();
+    assert!(after.contains(&format!("    {name}:")) && !after.contains(&format!("{name}-1")), "{after}");
+}
+
 #[test]
 fn virtual_machines_that_are_half_made_go_with_their_processes_and_bridge_and_nothing_else() {
     let mut user = User::without_caches("vm", "v1.12.4");
@@ -288,10 +357,53 @@ fn a_cache_that_is_not_healthy_stops_it_unless_told_otherwise() {
     assert_eq!(made.code, Some(0), "{made:?}");
     let call = user.calls(&["cluster", "create"]).pop().unwrap();
     assert_eq!(values(&call, "--registry-mirror"), user.mirrors(&user.world.gateway)[1..]);
+    // The same again is the same cluster, and says what it was made without; so does a dry run.
+    let again = user.make("--docker", &["--workers", "0", "--allow-unhealthy"]);
+    assert!(again.code == Some(0) && again.stderr.contains("it was made without docker.io"), "{again:?}");
+    let (_, cidr) = user.cluster();
+    let other = cidr.replace("10.79.", "10.81.");
+    let dry = ["cluster", "--docker", "--name", "dry", "--cidr", &other, "--allow-unhealthy", "--dry-run"];
+    let dry = user.xtask(&dry);
+    assert!(dry.code == Some(0) && dry.stdout.contains("would run "), "{dry:?}");
     assert_eq!(user.down().code, Some(0));
     let without = user.make("--docker", &["--workers", "0", "--no-cache"]);
     assert_eq!(without.code, Some(0), "{without:?}");
     let call = user.calls(&["cluster", "create"]).pop().unwrap();
     assert_eq!(values(&call, "--registry-mirror"), Vec::<String>::new());
     assert_eq!(user.down().code, Some(0));
+}
+
+#[test]
+fn a_task_that_is_told_to_end_at_a_terminal_tells_talosctl() {
+    let mut user = User::without_caches("term", "v1.12.4");
+    user.set("STANDIN_SLEEP", "60");
+    let (name, cidr) = user.cluster();
+    let (sh, log) = (user.shell(), user.home.join("log"));
+    let config = user.world.config();
+    let run = format!(
+        "exec {} --config {} cluster --docker --no-cache --workers 0 --name {name} --cidr {cidr}",
+        support::XTASK,
+        config.display()
+    );
+    // `script` gives it a terminal of its own.
+    let start = "script --quiet --return --command \"$1\" \"$2\" >/dev/null 2>&1 & echo $!";
+    let script = cmd!(sh, "sh -c {start} sh {run} {log}").quiet().read().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !user.state().join("s").join(&name).join("state.yaml").exists() {
+        assert!(Instant::now() < until, "the cluster was never made");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).unwrap();
+    let task = children.split_whitespace().next().unwrap().to_owned();
+    cmd!(sh, "kill -TERM {task}").quiet().run().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while std::fs::read(format!("/proc/{task}/cmdline")).is_ok_and(|line| !line.is_empty()) {
+        assert!(Instant::now() < until, "it goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("interrupted: left is"), "{said}");
+    user.unset("STANDIN_SLEEP");
+    assert_eq!(user.down().code, Some(0));
+    assert_eq!(user.objects(), "");
 }

@@ -78,6 +78,50 @@ fn a_cache_that_may_be_elsewhere_is_not_adopted() {
 }
 
 #[test]
+fn a_cache_in_the_containers_own_layer_is_not_adopted() {
+    let world = World::new("layer");
+    let image = Image::push(world.upstream_port, "library/one");
+    guide(&world, "registry:2", &["-e", "REGISTRY_STORAGE_FILESYSTEM={rootdirectory: /data}"]);
+    image.pull(world.ports[0]).unwrap();
+    world.settings("bind = \"local\"");
+    let refused = world.xtask(&["cache-up", "--adopt", "docker.io"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("may keep its cache in /data"), "{refused:?}");
+    image.pull(world.ports[0]).unwrap();
+    let name = world.name("docker.io");
+    cmd!(world.sh, "docker rm --force --volumes {name}").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
+fn what_deletes_its_cache_is_reported_although_the_guides_words_match() {
+    let world = World::new("deletes");
+    guide(&world, "registry:2", &["-e", "REGISTRY_STORAGE_DELETE_ENABLED=true"]);
+    let reported = world.xtask(&["cache-up", "docker.io"]);
+    assert!(reported.code == Some(1) && reported.stderr.contains("it deletes what it has cached"), "{reported:?}");
+    let adopted = world.xtask(&["cache-up", "--adopt", "docker.io"]);
+    assert_eq!(adopted.code, Some(0), "{adopted:?}");
+}
+
+#[test]
+fn a_volume_with_a_name_outlives_the_clean_up_of_what_was_made_by_hand() {
+    let world = World::new("named");
+    let volume = format!("{}mine", world.prefix);
+    let mount = format!("{volume}:/var/lib/registry");
+    guide(&world, "registry:2", &["-v", &mount]);
+    let name = world.name("docker.io");
+    let keep = world.xtask(&["cache-clean", "--keep-cache", "docker.io"]);
+    assert_eq!((keep.code, world.left()), (Some(0), vec![volume.clone()]), "{keep:?}");
+    guide(&world, "registry:2", &["-v", &mount]);
+    let clean = world.xtask(&["--json", "cache-clean", "docker.io"]);
+    let json: serde_json::Value = serde_json::from_str(&clean.stdout).unwrap();
+    assert_eq!(
+        (&json["removed"]["containers"][0], &json["removed"]["volumes"]),
+        (&name.into(), &serde_json::json!([]))
+    );
+    assert_eq!(world.left(), [volume.as_str()]);
+    cmd!(world.sh, "docker volume rm {volume}").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
 fn what_was_made_by_hand_and_differs_is_adopted_with_its_cache_when_asked() {
     let world = World::new("adopt");
     let image = Image::push(world.upstream_port, "library/one");

@@ -160,6 +160,18 @@ fn runs_at_the_same_time_all_end_well() {
 }
 
 #[test]
+fn a_clean_up_that_is_interrupted_while_it_looks_removes_nothing() {
+    for (name, case) in CASES {
+        let case = case();
+        let client = case.fake.client();
+        let before = case.caches.seen(&client);
+        client.interrupt();
+        assert!(case.caches.clean(&client, false).is_err(), "{name}");
+        assert_eq!(case.caches.seen(&case.fake.client()), before, "{name}");
+    }
+}
+
+#[test]
 fn a_dry_run_asks_and_writes_nothing() {
     for (name, case) in CASES {
         let case = case();

@@ -71,6 +71,36 @@ fn offline_is_what_was_asked_for() {
 }
 
 #[test]
+fn a_clean_up_leaves_what_the_settings_in_force_do_not_have_unless_all_is_asked_for() {
+    let world = World::new("scope");
+    assert_eq!(world.xtask(&["cache-up", "docker.io", "quay.io"]).code, Some(0));
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    let quay = "[mirrors.\"quay.io\"]\n";
+    std::fs::write(world.config(), text.replace(quay, &format!("{quay}enabled = false\n"))).unwrap();
+    let clean = world.xtask(&["cache-clean"]);
+    let name = world.name("quay.io");
+    let word = format!("left, since the settings in force have no such mirror: {name} (--all removes them too)");
+    assert!(clean.code == Some(0) && clean.stderr.contains(&word), "{clean:?}");
+    assert_eq!(world.left(), [name.clone(), name]);
+    assert_eq!(world.xtask(&["cache-clean", "--all"]).code, Some(0));
+    assert_eq!(world.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_no_success() {
+    let world = World::new("nolog");
+    let (name, port) = (world.name("docker.io"), format!("{}:5000", world.ports[0]));
+    let env = format!("REGISTRY_PROXY_REMOTEURL={}", world.upstream_url());
+    cmd!(world.sh, "docker run -d -p {port} -e {env} --restart always --log-driver none --name {name} registry:2")
+        .quiet()
+        .ignore_stdout()
+        .run()
+        .unwrap();
+    let logs = world.xtask(&["cache-logs", "docker.io"]);
+    assert!(logs.code == Some(1) && logs.stderr.contains("its log cannot be read"), "{logs:?}");
+}
+
+#[test]
 fn following_the_logs_ends_with_ctrl_c() {
     let world = World::new("follow");
     assert_eq!(world.xtask(&["cache-up", "docker.io", "quay.io"]).code, Some(0));

@@ -4,6 +4,8 @@
 
 #[path = "talosctl/machine.rs"]
 mod machine;
+#[path = "support/releases.rs"]
+mod releases;
 #[path = "talosctl/standin.rs"]
 mod standin;
 mod support;
@@ -12,7 +14,8 @@ use std::io::Write;
 
 use Provisioner::{Docker, Qemu};
 use camino::Utf8PathBuf;
-use machine::{Machine, releases, run};
+use machine::{Machine, run};
+use releases::releases;
 use support::HOSTS;
 use xshell::Shell;
 use xtask::exec::{Cmd, Output};

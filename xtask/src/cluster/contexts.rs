@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use crate::cluster::place::{Place, Record};
+use crate::cluster::place::{Place, Progress, Record};
 use crate::cluster::talos::Talos;
 use crate::error::{Error, Result};
 use crate::exec::Runner;
 use crate::talosctl::context::{self, Context};
 
-/// All contexts; none where talosctl cannot list them.
+/// All contexts; `None` where talosctl cannot say.
 ///
 /// # Errors
 /// talosctl cannot be started.
-pub fn list(runner: &dyn Runner) -> Result<Vec<Context>> {
+pub fn list(runner: &dyn Runner) -> Result<Option<Vec<Context>>> {
     // As the user, never through sudo: whoever reads the talosconfig first, creates it.
     let output = runner.run(&context::list())?;
-    Ok(if output.ok() { context::read_list(&output.text()) } else { Vec::new() })
+    Ok(output.ok().then(|| context::read_list(&output.text())))
 }
 
 /// Those of a cluster's name that were not there before.
@@ -25,19 +25,17 @@ pub fn added(before: &[Context], after: &[Context], cluster: &str) -> Vec<(Strin
     new.map(|context| (context.name.clone(), context.endpoints.clone())).collect()
 }
 
-/// The contexts to take out: those that were recorded and still lead to where they led, and those of the cluster's name
-/// that lead to its addresses alone.
+/// The contexts to take out. Those that were recorded and still lead to where they led; where a create was cut short
+/// before it recorded any, those of the cluster's name that were not there before and lead to its addresses alone.
 pub fn of(contexts: &[Context], cluster: &str, record: Option<&Record>, leads: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let recorded = |context: &&Context| {
+    let recorded = |context: &Context| {
         record.is_some_and(|r| r.contexts.iter().any(|(n, at)| *n == context.name && *at == context.endpoints))
     };
-    let led = |context: &&Context| !context.endpoints.is_empty() && context.endpoints.iter().all(|at| leads(at));
-    let named: BTreeSet<&str> = context::of_cluster(contexts, cluster).map(|context| context.name.as_str()).collect();
-    contexts
-        .iter()
-        .filter(|context| recorded(context) || (named.contains(context.name.as_str()) && led(context)))
-        .map(|context| context.name.clone())
-        .collect()
+    let finished = record.is_some_and(|record| record.progress == Progress::Created || !record.contexts.is_empty());
+    let new = |context: &Context| !record.is_some_and(|record| record.contexts_before.contains(&context.name));
+    let led = |context: &Context| !context.endpoints.is_empty() && context.endpoints.iter().all(|at| leads(at));
+    let own = |context: &&Context| recorded(context) || (!finished && new(context) && led(context));
+    context::of_cluster(contexts, cluster).filter(own).map(|context| context.name.clone()).collect()
 }
 
 /// Takes contexts out of the talosconfig; gives back those that talosctl cannot take out. Where the one in use is among
@@ -52,7 +50,7 @@ pub fn remove(
     previous: Option<&str>,
     place: &Place,
 ) -> Result<Vec<String>> {
-    let contexts = list(runner)?;
+    let contexts = list(runner)?.unwrap_or_default();
     let in_use = contexts.iter().any(|context| context.current && names.contains(&context.name));
     let removes = |name: &String| context::remove(&talos.version, name);
     if in_use && names.iter().any(|name| removes(name).is_some()) {
@@ -74,7 +72,7 @@ pub fn remove(
     for cmd in names.iter().filter_map(removes) {
         let _ = runner.run(&cmd)?;
     }
-    let left: BTreeSet<String> = list(runner)?.into_iter().map(|context| context.name).collect();
+    let left: BTreeSet<String> = list(runner)?.unwrap_or_default().into_iter().map(|context| context.name).collect();
     Ok(names.iter().filter(|name| left.contains(*name)).cloned().collect())
 }
 

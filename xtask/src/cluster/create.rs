@@ -14,7 +14,7 @@ use crate::cluster::talos::Talos;
 use crate::cluster::{contexts, down, served};
 use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
-use crate::exec::Cmd;
+use crate::exec::{Cmd, Runner};
 use crate::mirror_format;
 use crate::talosctl::create::{Create, MirrorsAs};
 use crate::talosctl::{Provisioner, Version};
@@ -29,8 +29,12 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     // Held from the first look to the last word: what was seen is what is acted on.
     let lock = if app.dry_run { None } else { Some(place.lock()?) };
     let mut prepared = prepare(app, args, place)?;
-    if let (Existing::Whole(_), false) = (&prepared.existing, args.recreate) {
+    if let (Existing::Whole(record), false) = (&prepared.existing, args.recreate) {
         let name = prepared.place.name();
+        if !record.left_out.is_empty() {
+            let hosts = record.left_out.join(", ");
+            app.term.warn(&format!("it was made without {hosts}, not healthy then; --recreate makes it with all"));
+        }
         app.term.step(&format!("cluster {name} is there already, as asked for"));
         return app.print(String::new, || json!({ "name": name, "outcome": "there" }));
     }
@@ -44,7 +48,9 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     if prepared.existing != Existing::Nothing {
         down::remove(app, &prepared.place, Some(&prepared.talos))?;
     }
-    caches(app, args, &mut prepared)?;
+    app.processes.go_on()?;
+    let left_out = caches(app, args, &mut prepared)?;
+    app.processes.go_on()?;
     let before = served::figures(app, &prepared.mirrors)?;
     match provisioner {
         Provisioner::Qemu => {
@@ -59,7 +65,7 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
             }
         }
     }
-    run(app, &prepared)?;
+    run(app, &prepared, left_out)?;
     drop(lock);
     let after = served::figures(app, &prepared.mirrors)?;
     let name = prepared.place.name();
@@ -68,14 +74,11 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     app.print(|| served::told(&traffic), || json!({ "name": name, "outcome": "created", "traffic": traffic }))
 }
 
-fn up() -> Up {
-    Up { timeout: 60, offline: false, adopt: false, image_archive: None }
-}
-
 /// Brings the caches up; where one stays unhealthy, it is an error, or that mirror is left out if that was asked for.
-fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<()> {
+/// Gives the hosts back that were left out.
+fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<Vec<String>> {
     if prepared.mirrors.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let failed = match &app.config.cluster_address {
         Some(address) => {
@@ -87,25 +90,26 @@ fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<()>
             };
             Some(Error::Blocked(silent.iter().map(finding).collect())).filter(|_| !silent.is_empty())
         }
-        None => cache::bring_up(app, &prepared.mirrors, &up()).err(),
+        None => cache::bring_up(app, &prepared.mirrors, &Up::default()).err(),
     };
-    let Some(error) = failed else { return Ok(()) };
+    let findings = match failed {
+        None => return Ok(Vec::new()),
+        Some(Error::Blocked(findings)) => findings,
+        // An interruption above all is no sign of a cache's health.
+        Some(other) => return Err(other),
+    };
     if !args.allow_unhealthy {
-        return Err(match error {
-            Error::Blocked(mut findings) => {
-                let fix = "mend it, or leave it out with --allow-unhealthy, or all of them with --no-cache";
-                findings.push(Finding::new("cluster", "it was not made, since a cache is not healthy", fix));
-                Error::Blocked(findings)
-            }
-            other => other,
-        });
+        let fix = "mend it, or leave it out with --allow-unhealthy, or all of them with --no-cache";
+        let word = Finding::new("cluster", "it was not made, since a cache is not healthy", fix);
+        return Err(Error::Blocked(findings.into_iter().chain([word]).collect()));
     }
-    app.term.warn(&error.to_string());
+    app.term.warn(&Error::Blocked(findings).to_string());
     let healthy = healthy(app, &prepared.mirrors)?;
+    let left_out = prepared.mirrors.iter().map(|mirror| mirror.host.clone()).filter(|host| !healthy.contains(host));
+    let left_out = left_out.collect();
     prepared.mirrors.retain(|mirror| healthy.contains(&mirror.host));
-    prepared.asked.mirrors.retain(|mirror| healthy.iter().any(|host| mirror.starts_with(&format!("{host}="))));
     prepared.wish.mirrors.retain(|mirror| healthy.contains(&mirror.host));
-    Ok(())
+    Ok(left_out)
 }
 
 fn healthy(app: &App, mirrors: &[Mirror]) -> Result<Vec<String>> {
@@ -126,7 +130,14 @@ fn command(wish: &Create, talos: &Talos, place: &Place) -> Result<Cmd> {
 
 fn dry_run(app: &App, args: &cli::Cluster, prepared: &Prepared) -> Result<()> {
     let own_caches = !prepared.mirrors.is_empty() && app.config.cluster_address.is_none();
-    let plan = if own_caches { Some(cache::plan(app, &prepared.mirrors, &up())?) } else { None };
+    let plan = if own_caches { Some(cache::plan(app, &prepared.mirrors, &Up::default())) } else { None };
+    let plan = match plan.transpose() {
+        Err(Error::Blocked(findings)) if args.allow_unhealthy => {
+            app.term.warn(&Error::Blocked(findings).to_string());
+            None
+        }
+        other => other?,
+    };
     let mut lines = plan.as_ref().map(report::plan).unwrap_or_default();
     let there = !matches!(prepared.existing, Existing::Nothing);
     if there && args.recreate {
@@ -141,6 +152,12 @@ fn dry_run(app: &App, args: &cli::Cluster, prepared: &Prepared) -> Result<()> {
         wish.boot = files.boot()?;
         lines.extend(fetched.iter().map(|item| format!("would fetch {} to {}\n", item.address, item.path)));
     }
+    if own_caches && wish.provisioner == Provisioner::Docker {
+        let image = guest::node_image(&prepared.wish, &prepared.talos.version);
+        if let Some(through) = guest::through(app, &prepared.mirrors, &image)? {
+            lines += &format!("would pull {through}, and tag it {image}\n");
+        }
+    }
     let command = command(&wish, &prepared.talos, &prepared.place)?.shell();
     lines += &format!("would run {command}\n");
     let json = || json!({ "steps": plan.map(|plan| plan.steps), "fetch": fetched, "command": command });
@@ -148,7 +165,7 @@ fn dry_run(app: &App, args: &cli::Cluster, prepared: &Prepared) -> Result<()> {
 }
 
 /// Runs talosctl, and keeps the record of how far it came.
-fn run(app: &App, prepared: &Prepared) -> Result<()> {
+fn run(app: &App, prepared: &Prepared, left_out: Vec<String>) -> Result<()> {
     let Prepared { place, talos, wish, asked, .. } = prepared;
     let provisioner = wish.provisioner;
     let before = contexts::list(&app.processes)?;
@@ -157,8 +174,10 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
         talosctl: talos.version.to_string(),
         asked: asked.clone(),
         contexts: Vec::new(),
-        previous_context: before.iter().find(|context| context.current).map(|context| context.name.clone()),
+        contexts_before: before.iter().flatten().map(|context| context.name.clone()).collect(),
+        previous_context: before.iter().flatten().find(|context| context.current).map(|context| context.name.clone()),
         identities: BTreeMap::new(),
+        left_out,
         bridge: Some(place.bridge()).filter(|bridge| provisioner == Provisioner::Qemu && !down::is_bridge(bridge)),
     };
     let cmd = command(wish, talos, place)?;
@@ -172,13 +191,12 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
     talos.api_note().iter().for_each(|note| app.term.step(note));
     let unowned = guest::not_there_yet(place.home());
     let ended = app.processes.attached(&cmd);
-    if provisioner == Provisioner::Qemu && !talos.root {
-        guest::give_back(&app.processes, place.home(), &unowned)?;
-    }
     // The engine is asked although an interrupted run is over: what is left is what the user needs to know.
-    let objects = existing::observe(&app.processes, place, provisioner);
-    let after = contexts::list(&app.processes).unwrap_or_default();
-    record.contexts = contexts::added(&before, &after, place.name());
+    let objects = existing::observe(&app.processes, place, None, provisioner);
+    // Where either list is missing there is nothing to tell what was added.
+    if let (Some(before), Ok(Some(after))) = (&before, contexts::list(&app.processes)) {
+        record.contexts = contexts::added(before, &after, place.name());
+    }
     if let Ok(objects) = &objects {
         record.identities.clone_from(&objects.identities);
     }
@@ -191,7 +209,10 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
         Err(other) => Err(other),
         Ok(output) if output.ok() => Ok(()),
         Ok(output) => Err(Error::Tool {
-            problem: format!("talosctl ended with exit code {}", output.code.unwrap_or_default()),
+            problem: output.code.map_or_else(
+                || "talosctl was ended by a signal".to_owned(),
+                |code| format!("talosctl ended with exit code {code}"),
+            ),
             fix: format!("mend what it says; `{}` removes what is there, --recreate starts over", place.cleanup()),
         }),
     };
@@ -199,5 +220,8 @@ fn run(app: &App, prepared: &Prepared) -> Result<()> {
         record.progress = Progress::Created;
     }
     place.write(&record)?;
+    if provisioner == Provisioner::Qemu && !talos.root && app.processes.interrupted().is_none() {
+        guest::give_back(&app.processes, place.home(), &unowned)?;
+    }
     ended
 }

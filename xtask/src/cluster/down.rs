@@ -31,7 +31,7 @@ pub fn down(app: &App, name: Option<&str>) -> Result<()> {
     let lock = if app.dry_run { None } else { Some(place.lock()?) };
     let record = place.read()?;
     let provisioner = existing::provisioner(record.as_ref(), &place);
-    let objects = existing::observe(&app.processes, &place, provisioner)?;
+    let objects = existing::observe(&app.processes, &place, record.as_ref(), provisioner)?;
     let existing = existing::classify(record.clone(), &objects);
     if let Some(finding) = existing::not_ours(&existing, &place, name.is_some()) {
         return Err(Error::Blocked(vec![finding]));
@@ -40,16 +40,20 @@ pub fn down(app: &App, name: Option<&str>) -> Result<()> {
     there.extend(bridge(&place, record.as_ref()).map(|bridge| format!("bridge {bridge}")));
     if app.dry_run {
         let lines = there.iter().map(|phrase| format!("would remove {phrase}\n"));
-        let contexts = record.iter().flat_map(|record| &record.contexts);
-        let contexts = contexts.map(|(name, _)| format!("would take context {name} out of the talosconfig\n"));
-        let text = lines.chain(contexts).collect::<String>();
+        let contexts = leads_to(&app.processes, record.as_ref(), &objects, &place)?;
+        let taken = contexts.iter().map(|name| format!("would take context {name} out of the talosconfig\n"));
+        let text = lines.chain(taken).collect::<String>();
         let text = if text.is_empty() { "nothing to do\n".to_owned() } else { text };
-        return app.print(|| text, || json!({ "would_remove": there }));
+        return app.print(|| text, || json!({ "would_remove": there, "contexts": contexts }));
     }
     if existing == Existing::Nothing {
         place.remove(&app.processes)?;
         app.term.step(&format!("there is no cluster {}", place.name()));
     } else {
+        if !objects.strangers.is_empty() {
+            let strangers = objects.strangers.join(", ");
+            app.term.warn(&format!("this stays, since it is of a cluster made without this tool: {strangers}"));
+        }
         let found = Tool::Talosctl.path().map(|_| Talos::find(&app.processes, provisioner)).transpose()?;
         remove(app, &place, found.as_ref())?;
         app.term.step(&format!("cluster {} is removed; the caches are as they were", place.name()));
@@ -66,16 +70,13 @@ pub fn remove(app: &App, place: &Place, talos: Option<&Talos>) -> Result<()> {
     let runner = &app.processes;
     let record = place.read()?;
     let provisioner = existing::provisioner(record.as_ref(), place);
-    let look = || existing::observe(runner, place, provisioner);
+    let look = || existing::observe(runner, place, record.as_ref(), provisioner);
     let objects = look()?;
     if provisioner == Provisioner::Qemu {
         engine::authorize(runner)?;
     }
     let bridge = bridge(place, record.as_ref());
-    let names = match talos {
-        Some(_) => leads_to(runner, record.as_ref(), &objects, place)?,
-        None => record.iter().flat_map(|record| record.contexts.iter().map(|(name, _)| name.clone())).collect(),
-    };
+    let names = leads_to(runner, record.as_ref(), &objects, place)?;
     if let Some(talos) = talos.filter(|talos| destroys(talos, provisioner, &objects)) {
         let cmd = talosctl::destroy(&talos.version, provisioner, place.name(), &place.state());
         talos.api_note().iter().for_each(|note| app.term.step(note));
@@ -105,8 +106,12 @@ pub fn remove(app: &App, place: &Place, talos: Option<&Talos>) -> Result<()> {
     place.remove(runner)
 }
 
-/// Whether talosctl can destroy what is there: from 1.12 on, and for virtual machines always, it needs its state file.
+/// Whether talosctl can destroy what is there, and nothing else: from 1.12 on, and for virtual machines always, it needs
+/// its state file, and of docker's it removes whatever carries the labels.
 fn destroys(talos: &Talos, provisioner: Provisioner, objects: &Objects) -> bool {
+    if !objects.strangers.is_empty() {
+        return false;
+    }
     let by_state = provisioner == Provisioner::Qemu || Dialect::of(&talos.version) == Dialect::Split;
     if by_state { objects.state_file } else { !objects.containers.is_empty() || !objects.networks.is_empty() }
 }
@@ -135,7 +140,7 @@ fn machines(runner: &dyn Runner, place: &Place, bridge: Option<&str>) -> Result<
         if pids.is_empty() {
             break;
         }
-        let kill = engine::as_root(runner, &["kill", signal])?.args(pids);
+        let kill = engine::as_root_unasked(runner, &["kill", signal])?.args(pids);
         let _ = runner.run(&kill)?;
         let started = Instant::now();
         while !processes::running(&state).is_empty() && started.elapsed() < PATIENCE {
@@ -143,7 +148,7 @@ fn machines(runner: &dyn Runner, place: &Place, bridge: Option<&str>) -> Result<
         }
     }
     if let Some(bridge) = bridge.filter(|bridge| is_bridge(bridge)) {
-        done(runner, &engine::as_root(runner, &["ip", "link", "delete", bridge])?, "remove it by hand")?;
+        done(runner, &engine::as_root_unasked(runner, &["ip", "link", "delete", bridge])?, "remove it by hand")?;
     }
     Ok(())
 }
@@ -163,8 +168,12 @@ fn bridge(place: &Place, record: Option<&Record>) -> Option<String> {
     bridge.filter(|name| is_bridge(name))
 }
 
-/// The contexts that lead to this cluster.
+/// The contexts that lead to this cluster; where there is no talosctl to list them, those on record.
 fn leads_to(runner: &dyn Runner, record: Option<&Record>, objects: &Objects, place: &Place) -> Result<Vec<String>> {
+    let listed = if Tool::Talosctl.path().is_some() { contexts::list(runner)? } else { None };
+    let Some(listed) = listed else {
+        return Ok(record.iter().flat_map(|record| &record.contexts).map(|(name, _)| name.clone()).collect());
+    };
     let names: Vec<String> = objects.containers.iter().map(|node| node.name.clone()).collect();
     let published: Vec<String> = if names.is_empty() {
         Vec::new()
@@ -177,6 +186,5 @@ fn leads_to(runner: &dyn Runner, record: Option<&Record>, objects: &Objects, pla
         let inside = |address: std::net::Ipv4Addr| network.is_some_and(|network| network.contains(&address));
         published.iter().any(|address| address == endpoint) || endpoint.parse().is_ok_and(inside)
     };
-    let contexts = contexts::list(runner)?;
-    Ok(contexts::of(&contexts, place.name(), record, &leads))
+    Ok(contexts::of(&listed, place.name(), record, &leads))
 }

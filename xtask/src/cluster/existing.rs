@@ -31,6 +31,8 @@ pub struct Objects {
     pub state: bool,
     /// Whether it holds a `state.yaml`, which talosctl writes at the end.
     pub state_file: bool,
+    /// What carries the labels of the cluster and is not on its record: somebody else's.
+    pub strangers: Vec<String>,
     /// The virtual machines and helpers that talosctl recorded, by pid file.
     pub processes: Vec<Node>,
     /// Whether talosctl has a cluster of that name in its own state directory.
@@ -58,12 +60,16 @@ fn by_label(kind: &[&str], name: &str, format: &str) -> Cmd {
     list.args(["--filter", &cluster, "--format", format])
 }
 
-/// Looks for everything of a cluster. A cluster of virtual machines has nothing on the engine, so that one which does
-/// not answer is no obstacle then.
+/// Looks for everything of a cluster. One of virtual machines has nothing on the engine, which is not asked then.
 ///
 /// # Errors
-/// The engine does not answer, and the cluster may be on it.
-pub fn observe(runner: &dyn Runner, place: &Place, provisioner: Provisioner) -> Result<Objects> {
+/// The engine does not answer, and the cluster is on it.
+pub fn observe(
+    runner: &dyn Runner,
+    place: &Place,
+    record: Option<&Record>,
+    provisioner: Provisioner,
+) -> Result<Objects> {
     let state = place.talosctl_state();
     let mut objects = Objects {
         state: state.exists(),
@@ -72,29 +78,44 @@ pub fn observe(runner: &dyn Runner, place: &Place, provisioner: Provisioner) -> 
         elsewhere: place.elsewhere().exists(),
         ..Objects::default()
     };
-    match engine(runner, place, &mut objects) {
-        Err(error) if provisioner == Provisioner::Docker => Err(error),
-        _ => Ok(objects),
+    if provisioner == Provisioner::Docker {
+        crate::tool::Tool::Docker.require()?;
+        for object in labelled(runner, place.name())? {
+            objects.add(object, record);
+        }
     }
+    Ok(objects)
 }
 
-fn engine(runner: &dyn Runner, place: &Place, objects: &mut Objects) -> Result<()> {
-    crate::tool::Tool::Docker.require()?;
+/// What the engine has with the labels of a cluster.
+struct Labelled {
+    /// Its name; that of a network has the word in front.
+    name: String,
+    id: String,
+    /// Whether it runs; `None` for a network.
+    up: Option<bool>,
+}
+
+fn labelled(runner: &dyn Runner, cluster: &str) -> Result<Vec<Labelled>> {
+    let mut found = Vec::new();
     // `Status` is a phrase: `Up 3 minutes`, `Up 3 minutes (Paused)`, `Created`, `Exited (0) ...`.
-    let containers = by_label(&["container", "ls", "--all"], place.name(), "{{.Names}}\t{{.ID}}\t{{.Status}}");
+    let containers = by_label(&["container", "ls", "--all"], cluster, "{{.Names}}\t{{.ID}}\t{{.Status}}");
     for line in lines(runner, &containers)? {
         let mut parts = line.splitn(3, '\t').map(str::to_owned);
         let (Some(name), Some(id), Some(status)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        objects.identities.insert(name.clone(), id);
-        objects.containers.push(Node { name, up: status.starts_with("Up") && !status.contains("Paused") });
+        found.push(Labelled { name, id, up: Some(status.starts_with("Up") && !status.contains("Paused")) });
     }
-    objects.containers.sort_by(|a, b| a.name.cmp(&b.name));
-    for line in lines(runner, &by_label(&["network", "ls"], place.name(), "{{.Name}}\t{{.ID}}"))? {
+    for line in lines(runner, &by_label(&["network", "ls"], cluster, "{{.Name}}\t{{.ID}}"))? {
         let Some((name, id)) = line.split_once('\t') else { continue };
-        objects.identities.insert(format!("network {name}"), id.to_owned());
-        objects.networks.push(name.to_owned());
+        found.push(Labelled { name: format!("network {name}"), id: id.to_owned(), up: None });
     }
-    Ok(())
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Whether the engine has a cluster of that name; no where it cannot say.
+pub fn is_on_the_engine(runner: &dyn Runner, cluster: &str) -> bool {
+    crate::tool::Tool::Docker.path().is_some() && labelled(runner, cluster).is_ok_and(|found| !found.is_empty())
 }
 
 /// What made the machines of a cluster: what the record says, else what is there.
@@ -109,6 +130,22 @@ pub fn provisioner(record: Option<&Record>, place: &Place) -> Provisioner {
 }
 
 impl Objects {
+    /// Takes an object in. One whose identity is not on record is somebody else's, where identities are on record.
+    fn add(&mut self, object: Labelled, record: Option<&Record>) {
+        let Labelled { name, id, up } = object;
+        if record
+            .is_some_and(|record| !record.identities.is_empty() && !record.identities.values().any(|own| *own == id))
+        {
+            self.strangers.push(name);
+            return;
+        }
+        match up {
+            Some(up) => self.containers.push(Node { name: name.clone(), up }),
+            None => self.networks.push(name.trim_start_matches("network ").to_owned()),
+        }
+        self.identities.insert(name, id);
+    }
+
     fn nothing(&self) -> bool {
         self.containers.is_empty() && self.networks.is_empty() && !self.state
     }
@@ -145,11 +182,6 @@ impl Objects {
         if !gone.is_empty() {
             lacks.push(format!("gone: {}", gone.join(", ")));
         }
-        let others = self.identities.iter().filter(|(name, id)| record.identities.get(*name) != Some(id));
-        let others: Vec<&str> = others.map(|(name, _)| name.as_str()).collect();
-        if !others.is_empty() && record.provisioner() == Provisioner::Docker {
-            lacks.push(format!("made by somebody else: {}", others.join(", ")));
-        }
         if record.provisioner() == Provisioner::Qemu && !self.state_file {
             lacks.push("its state.yaml is gone".to_owned());
         }
@@ -174,34 +206,31 @@ impl Objects {
 
 /// Says what the cluster is, from the record and from what is there; pure.
 pub fn classify(record: Option<Record>, objects: &Objects) -> Existing {
-    let finished = record.as_ref().is_some_and(|record| {
-        record.progress == Progress::Created
-            && (objects.lacks(record).is_empty() || record.provisioner() == Provisioner::Qemu)
+    // A create that was killed has left no identities: what is there may be anybody's.
+    let record = record.filter(|record| {
+        record.provisioner() == Provisioner::Qemu || !record.identities.is_empty() || objects.identities.is_empty()
     });
-    match record {
-        // Where talosctl has one of that name in its own folder, what carries its labels may be of that one.
-        _ if objects.elsewhere && !finished => {
-            let mut phrases = vec!["a state directory of talosctl's own".to_owned()];
-            phrases.extend(objects.phrases());
-            Existing::Foreign(phrases)
-        }
-        None if objects.nothing() => Existing::Nothing,
-        None => Existing::Half(None, objects.phrases()),
-        Some(record) if record.progress == Progress::Created => {
-            let mut lacks = objects.lacks(&record);
-            if lacks.is_empty() {
-                return Existing::Whole(record);
-            }
-            lacks.extend(objects.phrases());
-            Existing::Half(Some(record), lacks)
-        }
-        Some(_) if objects.nothing() => Existing::Nothing,
-        Some(record) => {
-            let mut phrases = vec!["its creation was not finished".to_owned()];
-            phrases.extend(objects.phrases());
-            Existing::Half(Some(record), phrases)
-        }
+    let Some(record) = record else { return without_record(objects) };
+    let mut there = match record.progress {
+        Progress::Created => objects.lacks(&record),
+        Progress::Creating if objects.nothing() => return Existing::Nothing,
+        Progress::Creating => vec!["its creation was not finished".to_owned()],
+    };
+    if there.is_empty() {
+        return Existing::Whole(record);
     }
+    there.extend(objects.phrases());
+    Existing::Half(Some(record), there)
+}
+
+fn without_record(objects: &Objects) -> Existing {
+    // Where talosctl has one of that name in its own folder, what carries its labels is of that one.
+    if objects.elsewhere {
+        let mut there = vec!["a state directory of talosctl's own".to_owned()];
+        there.extend(objects.phrases());
+        return Existing::Foreign(there);
+    }
+    if objects.nothing() { Existing::Nothing } else { Existing::Half(None, objects.phrases()) }
 }
 
 /// Why what is there may not be removed; `None` where it may. Without a record of ours it may only be removed by a user
@@ -225,7 +254,18 @@ pub fn not_ours(existing: &Existing, place: &Place, named: bool) -> Option<Findi
 }
 
 /// Why a new cluster cannot be made where there is one, unless it is to be recreated; `None` where it can.
-pub fn in_the_way(existing: &Existing, place: &Place, recreate: bool, named: bool) -> Option<Finding> {
+pub fn in_the_way(
+    existing: &Existing,
+    objects: &Objects,
+    place: &Place,
+    recreate: bool,
+    named: bool,
+) -> Option<Finding> {
+    let whole_and_wanted = matches!(existing, Existing::Whole(_)) && !recreate;
+    if !objects.strangers.is_empty() && !whole_and_wanted {
+        let problem = format!("one of that name was made without this tool: {}", objects.strangers.join(", "));
+        return Some(Finding::new(format!("cluster {}", place.name()), problem, "use another --name"));
+    }
     match existing {
         Existing::Half(_, there) if !recreate => Some(Finding::new(
             format!("cluster {}", place.name()),
@@ -258,8 +298,10 @@ mod tests {
             talosctl: "v1.9.6".into(),
             asked,
             contexts: Vec::new(),
+            contexts_before: Vec::new(),
             previous_context: None,
             identities,
+            left_out: Vec::new(),
             bridge: None,
         }
     }
@@ -281,13 +323,29 @@ mod tests {
         assert_eq!(there[0], "not running: x-controlplane-1");
         let Existing::Half(_, gone) = classify(Some(created), &Objects::default()) else { panic!() };
         assert_eq!(gone[0], "gone: network x, x-controlplane-1");
-        let mut other = docker(true);
-        other.identities.insert("x-controlplane-1".into(), "xyz".into());
+    }
+
+    #[test]
+    fn what_is_not_on_record_is_somebody_elses() {
         let created = record("docker", Progress::Created);
-        let Existing::Half(_, there) = classify(Some(created.clone()), &other) else { panic!() };
-        assert_eq!(there[0], "made by somebody else: x-controlplane-1");
-        other.elsewhere = true;
-        assert!(matches!(classify(Some(created), &other), Existing::Foreign(_)));
+        let mut objects = Objects::default();
+        let object = |name: &str, id: &str, up| Labelled { name: name.into(), id: id.into(), up };
+        objects.add(object("x-controlplane-1", "xyz", Some(true)), Some(&created));
+        objects.add(object("network x", "def", None), Some(&created));
+        assert_eq!(
+            (&objects.strangers[..], &objects.networks[..]),
+            (&["x-controlplane-1".to_owned()][..], &["x".to_owned()][..])
+        );
+        let Existing::Half(_, there) = classify(Some(created), &objects) else { panic!() };
+        assert_eq!(there, ["gone: x-controlplane-1", "network x"]);
+        let place = Place::new("x").unwrap();
+        assert!(
+            in_the_way(&Existing::Nothing, &objects, &place, true, true).unwrap().problem.contains("without this tool")
+        );
+        // Of a create that was killed nothing is on record, so that all of it may be anybody's.
+        let mut killed = record("docker", Progress::Creating);
+        killed.identities.clear();
+        assert!(matches!(classify(Some(killed), &docker(true)), Existing::Half(None, _)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::cluster::place::{Place, boot_folder, talos_home};
 use crate::cluster::talos::Talos;
 use crate::config::{Bind, Mirror};
 use crate::error::{Finding, Result};
-use crate::exec::{Cmd, Runner};
+use crate::exec::{Cmd, Processes, Runner};
 use crate::store::{self, Item};
 use crate::talosctl::create::{self, Boot, Create, given, value};
 use crate::talosctl::{self, Dialect, Version};
@@ -115,24 +115,29 @@ pub fn node_image(wish: &Create, version: &Version) -> String {
     named.unwrap_or_else(|| talosctl::image("talos", version))
 }
 
+/// Where the engine would pull an image through the proxy of its registry; `None` where it has it, or no proxy has.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn through(app: &App, mirrors: &[Mirror], reference: &str) -> Result<Option<String>> {
+    // The engine talks plain HTTP with registries on loopback alone.
+    let on_loopback = app.config.bind == Bind::All || app.config.bind == Bind::Local;
+    if !on_loopback || reference.contains('@') || image::absent(&app.processes, &[reference].into())?.is_empty() {
+        return Ok(None);
+    }
+    Ok(mirrors.iter().find_map(|mirror| {
+        let rest = reference.strip_prefix(&mirror.host)?.strip_prefix('/')?;
+        Some(format!("{}/{rest}", registry::address(mirror, app.config.bind)))
+    }))
+}
+
 /// Pulls an image through the proxy of its registry, and gives it its own name: the engine itself knows no mirror for
 /// it, so that talosctl would pull it past the caches.
 ///
 /// # Errors
 /// The engine does not answer.
 pub fn pull_through(app: &App, mirrors: &[Mirror], reference: &str) -> Result<()> {
-    if app.config.bind != Bind::All && app.config.bind != Bind::Local {
-        // The engine talks plain HTTP with registries on loopback alone.
-        return Ok(());
-    }
-    let through = mirrors.iter().find_map(|mirror| {
-        let rest = reference.strip_prefix(&mirror.host)?.strip_prefix('/')?;
-        Some(format!("{}/{rest}", registry::address(mirror, app.config.bind)))
-    });
-    let Some(through) = through.filter(|_| !reference.contains('@')) else { return Ok(()) };
-    if image::absent(&app.processes, &[reference].into())?.is_empty() {
-        return Ok(());
-    }
+    let Some(through) = through(app, mirrors, reference)? else { return Ok(()) };
     let bar = app.term.waiting(format!("pulling {reference} through its proxy"));
     let docker = |args: &[&str]| app.processes.run(&Cmd::write("docker").args(args.iter().copied()));
     let pulled = docker(&["pull", "--quiet", &through])?;
@@ -153,18 +158,24 @@ pub fn pull_through(app: &App, mirrors: &[Mirror], reference: &str) -> Result<()
 /// The files of the user's that talosctl writes and that are not there yet: as root it would make them root's.
 pub fn not_there_yet(home: &Utf8Path) -> Vec<Utf8PathBuf> {
     let files = [".talos", ".talos/config", ".kube", ".kube/config"].map(|name| home.join(name));
-    files.into_iter().filter(|file| !file.exists()).collect()
+    let named = ["TALOSCONFIG", "KUBECONFIG"].map(|name| std::env::var(name).unwrap_or_default());
+    // The first of several is the one that is written to.
+    let named = named.iter().filter_map(|paths| paths.split(':').next()).filter(|path| !path.is_empty());
+    files.into_iter().chain(named.map(Utf8PathBuf::from)).filter(|file| !file.exists()).collect()
 }
 
 /// Gives files that talosctl has made as root to whom the home directory belongs.
 ///
 /// # Errors
 /// sudo cannot be started.
-pub fn give_back(runner: &dyn Runner, home: &Utf8Path, files: &[Utf8PathBuf]) -> Result<()> {
+pub fn give_back(processes: &Processes, home: &Utf8Path, files: &[Utf8PathBuf]) -> Result<()> {
     let made: Vec<String> = files.iter().filter(|file| file.exists()).map(ToString::to_string).collect();
     if made.is_empty() {
         return Ok(());
     }
+    // A boot can take longer than sudo remembers a password.
+    engine::authorize(processes)?;
     let reference = format!("--reference={home}");
-    runner.run(&engine::as_root(runner, &["chown", &reference])?.args(made)).map(|_| ())
+    let cmd = engine::as_root_unasked(processes, &["chown", &reference])?.args(made);
+    processes.run(&cmd)?.checked(&cmd, "give them to yourself by hand").map(|_| ())
 }

@@ -87,12 +87,18 @@ pub struct Record {
     /// The contexts that it added to the talosconfig, with their endpoints.
     #[serde(default)]
     pub contexts: Vec<(String, Vec<String>)>,
+    /// The names of the contexts that were there before.
+    #[serde(default)]
+    pub contexts_before: Vec<String>,
     /// The context that was in use before.
     #[serde(default)]
     pub previous_context: Option<String>,
-    /// The engine's identities of its containers and networks, by name, as they were when it was finished.
+    /// The engine's identities of its containers and networks, by name, as they were when talosctl had ended.
     #[serde(default)]
     pub identities: BTreeMap<String, String>,
+    /// The mirrors that were not healthy when it was made, and so were left out.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// The bridge that was not there before, and so is its own.
     #[serde(default)]
     pub bridge: Option<String>,
@@ -227,7 +233,7 @@ impl Place {
     pub fn remove(&self, runner: &dyn Runner) -> Result<()> {
         match std::fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                let cmd = crate::engine::as_root(runner, &["rm", "-rf", "--", self.folder.as_str()])?;
+                let cmd = crate::engine::as_root_unasked(runner, &["rm", "-rf", "--", self.folder.as_str()])?;
                 runner.run(&cmd)?.checked(&cmd, "remove it by hand").map(|_| ())
             }
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

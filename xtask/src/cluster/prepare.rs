@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::cli;
 use crate::cluster::existing::{self, Existing};
 use crate::cluster::mirrors;
-use crate::cluster::place::{Asked, Place};
+use crate::cluster::place::{Asked, Place, Record};
 use crate::cluster::preflight::{self, Machine};
 use crate::cluster::talos::Talos;
 use crate::config::Mirror;
@@ -116,8 +116,17 @@ impl Looked<'_> {
     fn existing(&mut self, place: &Place, asked: &Asked, args: &cli::Cluster, cidr: Ipv4Net) -> Result<Existing> {
         let runner = &self.app.processes;
         let provisioner = if args.qemu { Provisioner::Qemu } else { Provisioner::Docker };
-        let existing = existing::classify(place.read()?, &existing::observe(runner, place, provisioner)?);
-        self.findings.extend(existing::in_the_way(&existing, place, args.recreate, args.name.is_some()));
+        let record = place.read()?;
+        // On record, the cluster is what it was made of.
+        let made_of = record.as_ref().map_or(provisioner, Record::provisioner);
+        let objects = existing::observe(runner, place, record.as_ref(), made_of)?;
+        if record.is_none() && provisioner == Provisioner::Qemu && existing::is_on_the_engine(runner, place.name()) {
+            let (subject, problem) = (format!("cluster {}", place.name()), "it is there, made of docker");
+            self.findings.push(Finding::new(subject, problem, "use another --name"));
+        }
+        let existing = existing::classify(record, &objects);
+        let in_the_way = existing::in_the_way(&existing, &objects, place, args.recreate, args.name.is_some());
+        self.findings.extend(in_the_way);
         self.findings.extend(preflight::overlap(&preflight::networks(runner, place), cidr));
         self.findings.extend(differs(&existing, asked, place, args.recreate));
         Ok(existing)

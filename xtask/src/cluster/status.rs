@@ -20,7 +20,7 @@ pub fn status(app: &App, name: &str) -> Result<()> {
     let place = Place::new(name)?;
     let record = place.read()?;
     let provisioner = existing::provisioner(record.as_ref(), &place);
-    let objects = existing::observe(&app.processes, &place, provisioner)?;
+    let objects = existing::observe(&app.processes, &place, record.as_ref(), provisioner)?;
     let existing = existing::classify(record.clone(), &objects);
     let (word, lacks) = match &existing {
         Existing::Nothing => ("absent", Vec::new()),
@@ -50,7 +50,14 @@ pub fn status(app: &App, name: &str) -> Result<()> {
         if let Some(record) = &record {
             let asked = &record.asked;
             text += &format!("made of {} by talosctl {}, network {}\n", asked.provisioner, record.talosctl, asked.cidr);
-            asked.mirrors.iter().for_each(|mirror| text += &format!("mirror {mirror}\n"));
+            asked.mirrors.iter().for_each(|mirror| {
+                let out = record.left_out.iter().any(|host| mirror.starts_with(&format!("{host}=")));
+                let note = if out { " (left out: it was not healthy)" } else { "" };
+                text += &format!("mirror {mirror}{note}\n");
+            });
+        }
+        if !objects.strangers.is_empty() {
+            text += &format!("made without this tool: {}\n", objects.strangers.join(", "));
         }
         lacks.iter().for_each(|phrase| text += &format!("{phrase}\n"));
         if nodes.is_empty() {

@@ -69,7 +69,7 @@ impl Caches {
 
     /// `cache-clean`, without what it prints.
     pub fn clean(&self, runner: &dyn Runner, keep_cache: bool) -> Result<()> {
-        let clean = Clean { runner, config: &self.config, mirrors: &self.config.mirrors, hosts: &[], keep_cache };
+        let clean = Clean { runner, config: &self.config, mirrors: &self.config.mirrors, all: false, keep_cache };
         clean.remove(&clean.doomed()?)
     }
 
@@ -101,8 +101,13 @@ impl Caches {
 
     /// What is there of each mirror, and the volumes.
     pub fn seen(&self, runner: &dyn Runner) -> Vec<String> {
-        let look =
-            Look { config: &self.config, mirrors: &self.config.mirrors, waited: &BTreeSet::new(), returns: true };
+        let look = Look {
+            config: &self.config,
+            mirrors: &self.config.mirrors,
+            waited: &BTreeSet::new(),
+            returns: true,
+            adopt: false,
+        };
         let observed = observe::observe(runner, &look).unwrap();
         let mut seen = Vec::new();
         for mirror in &self.config.mirrors {

@@ -127,7 +127,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = self.xtask(&["-q", "cache-clean"]);
+        let _ = self.xtask(&["-q", "cache-clean", "--all"]);
         let upstream = format!("{}upstream", self.prefix);
         let _ = cmd!(self.sh, "docker rm --force --volumes {upstream}").quiet().ignore_stdout().ignore_stderr().run();
         let _ = std::fs::remove_dir_all(&self.folder);

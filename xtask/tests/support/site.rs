@@ -28,7 +28,7 @@ impl Runner for Direct {
         self.0.run(&cmd.clone().env("no_proxy", "127.0.0.1").env("NO_PROXY", "127.0.0.1"))
     }
 
-    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<()> {
+    fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
         self.0.lines(cmd, line)
     }
 

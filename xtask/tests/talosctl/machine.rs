@@ -1,21 +1,9 @@
-//! A machine on which the stand-in is talosctl, and the releases that it can play.
+//! A machine on which the stand-in is talosctl.
 
 use camino::Utf8PathBuf;
 use xshell::{Shell, TempDir};
 use xtask::exec::{Cmd, Interrupt, Output, Processes, Runner};
-use xtask::talosctl::Version;
 use xtask::term::Term;
-
-/// The newest tag of every series, oldest first.
-pub fn releases() -> Vec<Version> {
-    let all: serde_json::Value = serde_json::from_str(include_str!("../data/talosctl-flags.json")).unwrap();
-    let tags = all.as_object().unwrap().iter().filter(|(name, _)| *name != "HEAD");
-    let mut releases: Vec<Version> =
-        tags.map(|(_, release)| Version::parse(release["tag"].as_str().unwrap()).unwrap()).collect();
-    releases.sort_by_key(Version::minor);
-    assert_eq!(releases.len(), 23);
-    releases
-}
 
 /// Cargo builds the examples with the tests and puts them beside them.
 pub fn standin() -> String {

@@ -116,6 +116,7 @@ impl State {
             ["container", "create", ref rest @ ..] => {
                 self.create(Ask::read(rest)).unwrap_or_else(|word| words::daemon(&word))
             }
+            ["container", "diff", name] if self.containers.contains_key(name) => words::said("C /tmp\n"),
             ["container", "pause", name] => self.pause(name),
             ["run", "--detach", ref rest @ ..] => self.run(Ask::read(rest)),
             ["run", "--rm", ref rest @ ..] => self.helper(cmd, &Ask::read(rest), true),
@@ -237,7 +238,10 @@ impl State {
     fn remove(&mut self, names: &[&str]) -> Output {
         // By force, what is absent is said and is no failure.
         let output = self.each(names, |state, name| {
-            let container = state.containers.remove(name).ok_or_else(|| words::no_container(name))?;
+            let by_id =
+                state.containers.iter().find(|(_, container)| container.id == *name).map(|(own, _)| own.clone());
+            let own = by_id.unwrap_or_else(|| name.to_owned());
+            let container = state.containers.remove(&own).ok_or_else(|| words::no_container(name))?;
             let is_used = |volume: &str| state.containers.values().any(|other| other.store() == volume);
             let gone = container.ask.mounts.iter().filter(|mount| state.volumes[&mount.volume].anonymous);
             let gone: Vec<String> = gone.map(|mount| mount.volume.clone()).filter(|name| !is_used(name)).collect();
