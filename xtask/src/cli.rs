@@ -21,6 +21,7 @@ pub struct Cli {
 
 /// What is asked of every task.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Every task")]
 pub struct Global {
     /// Settings to use instead of cache.toml at the workspace root
     #[arg(long, global = true, value_name = "FILE")]
