@@ -34,10 +34,11 @@ fn all_is_gone(user: &User, version: &Version) {
     assert_eq!(down.code, Some(0), "{version}: {down:?}");
     assert_eq!(user.objects(), "", "{version}");
     assert!(!user.state().exists(), "{version}");
-    if version.at_least((1, 4)) {
-        let config = std::fs::read_to_string(user.home.join(".talos/config")).unwrap_or_default();
-        assert!(!config.contains(&user.cluster().0), "{version}: {config}");
-    }
+    let file = user.home.join(".talos/config");
+    let config = std::fs::read_to_string(&file).unwrap_or_default();
+    // What came before `config remove` stays, and the next cluster is not the one that made it.
+    assert_eq!(config.contains(&user.cluster().0), !version.at_least((1, 4)), "{version}: {config}");
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
