@@ -234,6 +234,9 @@ impl Container {
         }
         compare("published port", &self.published(), &listen.ports(mirror.port));
         compare("restart policy", &self.host_config.restart_policy.name, "always");
+        if self.lost_its_network() {
+            drift.push("its engine left it without a network".to_owned());
+        }
         if self.label(docker::LABEL_PREFIX).is_none() {
             drift.extend(self.unsafe_as_a_cache());
         }
@@ -245,6 +248,12 @@ impl Container {
             });
         }
         drift
+    }
+
+    /// Whether its engine took its network away: newer ones do where they cannot publish a port, and start it without
+    /// one the next time (seen at API 1.56).
+    pub fn lost_its_network(&self) -> bool {
+        self.network_settings.networks.as_ref().is_some_and(BTreeMap::is_empty)
     }
 
     /// Whether a port of this host is published for it, running or not.
@@ -311,6 +320,14 @@ mod tests {
             let found = container(|json| *json.pointer_mut(pointer).unwrap() = value.clone());
             assert_eq!(found.drift(&Mirror::docker_io(), &Listen::default()), [expected]);
         }
+    }
+
+    #[test]
+    fn what_lost_its_network_is_not_as_wished() {
+        let found = container(|json| json["NetworkSettings"] = json!({"Networks": {}, "Ports": {}}));
+        assert_eq!(found.drift(&Mirror::docker_io(), &Listen::default()), ["its engine left it without a network"]);
+        let found = container(|json| json["NetworkSettings"] = json!({"Networks": {"bridge": {}}, "Ports": {}}));
+        assert!(found.drift(&Mirror::docker_io(), &Listen::default()).is_empty());
     }
 
     #[test]

@@ -204,6 +204,7 @@ pub fn answers_inside(runner: &dyn Runner, mirror: &Mirror) -> Result<bool> {
 fn holds_its_port(mirror: &Mirror, containers: &BTreeMap<String, Container>) -> bool {
     containers.get(&mirror.name).is_some_and(|container| {
         container.publishes(mirror.port)
+            && !container.lost_its_network()
             && matches!(container.state.status.as_str(), "running" | "paused" | "restarting")
     })
 }

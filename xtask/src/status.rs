@@ -35,12 +35,14 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
     mirrors.iter().map(row).collect()
 }
 
-/// Whether a mirror's proxy is ours, answers, and uses its account where it has one.
+/// Whether a mirror's proxy is ours, answers where nodes ask it, and uses its account where it has one.
 pub fn healthy(config: &Config, mirror: &Mirror, observed: &Observed) -> bool {
     let container = observed.containers.get(&mirror.name);
     observed.answering.contains(&mirror.host)
         && !matches!(observed.logins.get(&mirror.host), Some(Login::Missed | Login::Impossible))
-        && container.is_some_and(|container| observe::is_ours(config, mirror, container, &observed.listen))
+        && container.is_some_and(|container| {
+            !container.lost_its_network() && observe::is_ours(config, mirror, container, &observed.listen)
+        })
 }
 
 /// What a proxy did since it was last started.

@@ -150,8 +150,9 @@ impl Caches {
         let place = self.upstream.trim_start_matches("http://");
         let mut line = line.replace(&self.upstream, "UPSTREAM").replace(place, "UPSTREAM");
         line = line.replace(&self.config.prefix, "PREFIX-");
-        // Docker 28 and later says this in front of it.
-        line = line.replace("failed to set up container networking: ", "");
+        // Docker 28 and later says this in front of it, and names whichever of two addresses it tried first.
+        line = line.replace("failed to set up container networking: ", "").replace("Bind for :::", "Bind for 0.0.0.0:");
+        line = line.replace("daemon: container ", "daemon: Container ");
         for (index, port) in self.ports.iter().enumerate() {
             line = line.replace(&port.to_string(), &format!("PORT{index}"));
         }

@@ -48,11 +48,11 @@ impl Scene<'_> {
         text
     }
 
-    /// The same that fails, with the engine's word for it.
-    pub fn refused(&mut self, args: &[&str]) {
+    /// The same that may fail, with the engine's word for it.
+    pub fn tries(&mut self, args: &[&str]) {
         let output = self.runner.run(&Cmd::write("docker").args(args.iter().copied())).unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        let word = self.caches.plain(error.lines().next().unwrap());
+        let word = self.caches.plain(error.lines().next().unwrap_or_default());
         self.record.push(format!("{:?} {word}", output.code));
     }
 

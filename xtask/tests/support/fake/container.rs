@@ -47,6 +47,8 @@ pub struct Container {
     /// Its published ports, while they are open, with the port that each leads to.
     pub doors: Vec<(u16, Door)>,
     pub serves: bool,
+    /// Whether it has a network: an engine may take it away when a start fails.
+    pub networked: bool,
 }
 
 impl Container {
@@ -61,6 +63,7 @@ impl Container {
             files: BTreeMap::new(),
             doors: Vec::new(),
             serves: false,
+            networked: true,
         }
     }
 
@@ -162,7 +165,8 @@ impl Container {
             }
         }
         let address = if matches!(self.phase, Phase::Running | Phase::Paused) { "172.17.0.2" } else { "" };
-        let mut settings = json!({"Ports": open, "Networks": {"bridge": {"IPAddress": address}}});
+        let networks = if self.networked { json!({"bridge": {"IPAddress": address}}) } else { json!({}) };
+        let mut settings = json!({"Ports": open, "Networks": networks});
         if release == Release::Docker20 {
             // Gone from API 1.52 on.
             settings["IPAddress"] = json!(address);

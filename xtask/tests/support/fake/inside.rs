@@ -5,7 +5,7 @@ use std::io::Read;
 use super::Upstream;
 use super::ask::Ask;
 use super::container::{Container, Phase};
-use super::engine::State;
+use super::engine::{Release, State};
 use super::volume::RECORD;
 use super::words;
 use xtask::config::Mirror;
@@ -63,6 +63,9 @@ impl State {
             return Boot::Ends(vec![word, "Usage:".to_owned(), "  registry serve <config> [flags]".to_owned()]);
         }
         let Some(url) = container.upstream() else { return Boot::Serves(vec![listens()]) };
+        if !container.networked {
+            return ask_upstream(url, Upstream::Refuses);
+        }
         if self.volumes[container.store()].is_damaged() {
             return Boot::Ends(panics("unexpected end of JSON input"));
         }
@@ -81,13 +84,15 @@ impl State {
             Phase::Paused => return Err("cannot start a paused container, try unpause instead".to_owned()),
             Phase::Created | Phase::Exited | Phase::Restarting => {}
         }
-        let doors = self.open(name);
+        let doors = if self.containers[name].networked { self.open(name) } else { Ok(Vec::new()) };
+        let takes_network = self.release == Release::Docker29;
         let (time, boot) = (self.time(), self.boot(name));
         let container = self.container(name)?;
         match doors {
             Ok(doors) => container.doors = doors,
             Err(word) => {
                 container.error.clone_from(&word);
+                container.networked = !takes_network;
                 return Err(word);
             }
         }
