@@ -38,11 +38,6 @@ fn systemd() -> bool {
     std::path::Path::new("/run/systemd/system").exists() && Tool::Systemctl.path().is_some()
 }
 
-/// Whether the engine may be on this host, as far as `DOCKER_HOST` tells: the ports of another one are not ours to try.
-pub fn is_local() -> bool {
-    std::env::var("DOCKER_HOST").map_or(true, |host| !host.starts_with("tcp://") && !host.starts_with("ssh://"))
-}
-
 /// What the engine that the environment names does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
@@ -72,19 +67,14 @@ fn user() -> String {
 /// What is needed before an engine answers; empty when one does.
 ///
 /// # Errors
-/// There is none and this is neither Debian nor Ubuntu, or the engine that DOCKER_HOST names is somebody else's to start.
+/// There is none and this is neither Debian nor Ubuntu, or the engine that DOCKER_HOST or a context names is somebody else's to start.
 pub fn needs(runner: &dyn Runner) -> Result<Vec<Need>> {
     match ask(runner)? {
         Asked::Answers => return Ok(Vec::new()),
         Asked::Denied => return Ok(vec![Need::Join]),
         Asked::Silent => {}
     }
-    if let Some(host) = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
-        return Err(Error::Tool {
-            problem: format!("no engine answers at DOCKER_HOST={host}"),
-            fix: "start that engine, or unset DOCKER_HOST to use one of this machine".to_owned(),
-        });
-    }
+    crate::endpoint::not_named()?;
     let mut needs = Vec::new();
     if Tool::Dockerd.path().is_none() || Tool::Docker.path().is_none() {
         if Tool::AptGet.path().is_none() {

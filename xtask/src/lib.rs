@@ -20,6 +20,7 @@ pub mod curl;
 pub mod demo;
 pub mod disk;
 pub mod docker;
+pub mod endpoint;
 pub mod engine;
 pub mod error;
 pub mod exec;

@@ -11,6 +11,7 @@ use crate::config::{Bind, Config, Credentials, Mirror, Offline};
 use crate::container::{self, Container};
 use crate::credentials::{self, Found};
 use crate::docker::{self, LABEL_PREFIX, Listed, Mode};
+use crate::endpoint;
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Output, Runner};
 use crate::listen::{self, Listen};
@@ -51,8 +52,10 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let wanted: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| !holds_its_port(mirror, &containers)).collect();
     let listing = if inspect.ok() && wanted.is_empty() { Vec::new() } else { listing(runner)? };
     let listen = listen(runner, look.config.bind)?;
-    let holders = holders(&wanted, &listen, &listing, crate::engine::is_local());
-    let nowhere = if crate::engine::is_local() { nowhere(&listen) } else { None };
+    // The ports of this host matter to what is yet to be published, and only where the engine is here.
+    let local = wanted.is_empty() || endpoint::is_local(runner)?;
+    let holders = holders(&wanted, &listen, &listing, local);
+    let nowhere = if local { nowhere(&listen) } else { None };
     let details = details(runner, look, &containers)?;
     Ok(Observed { containers, holders, nowhere, listen, waited: look.waited.clone(), ..details })
 }
@@ -79,7 +82,10 @@ pub fn listen(runner: &dyn Runner, bind: Bind) -> Result<Listen> {
 /// It failed; the error says how to get an engine that answers.
 pub fn engine_answer(cmd: &Cmd, output: Output) -> Result<Output> {
     let denied = String::from_utf8_lossy(&output.stderr).contains("permission denied");
-    let fix = if denied {
+    let no_context = String::from_utf8_lossy(&output.stderr).contains("context not found");
+    let fix = if no_context {
+        "choose a docker context that is there (`docker context ls`), or unset DOCKER_CONTEXT"
+    } else if denied {
         "add yourself to the group that may use the engine (`sudo usermod -aG docker $USER`, then log in again), or use sudo"
     } else {
         "start the engine (`cargo xtask onboard` does), or set DOCKER_HOST to the one you mean"

@@ -19,7 +19,7 @@ use crate::term::Term;
 const ROUNDS: usize = 5;
 /// How long a proxy may keep its port closed before its upstream is called silent.
 const UPSTREAM_PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(10);
 /// How often at most to look again before what stands in the way is believed.
 const SETTLES: usize = 4;
 /// How often to look at containers that do not answer yet.

@@ -132,3 +132,33 @@ fn an_engine_with_an_address_that_is_none_says_what_the_client_says() {
     let run = run(&["cache-status"], &[("DOCKER_HOST", "foo://x")]);
     assert!(run.code == Some(1) && run.stderr.contains("foo://x"), "{run:?}");
 }
+
+#[test]
+fn a_docker_context_that_is_not_there_or_does_not_answer_is_named() {
+    let run_in = |context: &str, folder: &str, task: &[&str]| {
+        run(task, &[("DOCKER_HOST", ""), ("DOCKER_CONTEXT", context), ("DOCKER_CONFIG", folder)])
+    };
+    let status = run_in("nope", "/nonexistent", &["cache-status"]);
+    assert!(
+        status.code == Some(1) && status.stderr.contains("fix: choose a docker context that is there"),
+        "{status:?}"
+    );
+    // Chosen in the client's own file, as `docker context use` does.
+    let sh = Shell::new().unwrap();
+    let dir = sh.create_temp_dir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let away = "host=unix:///nonexistent.sock";
+    xshell::cmd!(sh, "docker --config {folder} context create away --docker {away}")
+        .quiet()
+        .ignore_stdout()
+        .ignore_stderr()
+        .run()
+        .unwrap();
+    std::fs::write(dir.path().join("config.json"), "{\"currentContext\": \"away\"}").unwrap();
+    let onboard = run_in("", folder, &["onboard", "--yes"]);
+    assert_eq!(onboard.code, Some(1), "{onboard:?}");
+    assert!(
+        onboard.stderr.starts_with("error: no engine answers in the docker context away\nfix: start"),
+        "{onboard:?}"
+    );
+}
