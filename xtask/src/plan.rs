@@ -309,6 +309,10 @@ fn crashed(wanted: Wanted, mirror: &Mirror, container: &Container, observed: &Ob
             "see whether the image is a registry; `cargo xtask cache-clean --keep-cache` and `cache-up` make it anew",
         ),
         Crash::Configuration => ("since its configuration makes no sense to it", "mend the command that made it"),
+        Crash::Other if lines.is_empty() => (
+            "without a word",
+            "see how in `docker container inspect` (ExitCode, OOMKilled); the image may be no registry",
+        ),
         Crash::Other => ("", "mend what its last lines name, then run this again"),
     };
     let problem = format!("{} ends as soon as it starts {problem}", mirror.name);

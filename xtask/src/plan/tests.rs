@@ -120,6 +120,9 @@ fn a_damaged_record_of_expiry_dates_is_moved_aside() {
 #[test]
 fn another_crash_is_shown_and_not_touched() {
     assert_eq!(blocker(&crashing("panic: runtime error")).seen, ["panic: runtime error"]);
+    let mut silent = crashing("");
+    silent.crashes.clear();
+    assert!(blocker(&silent).problem.ends_with("ends as soon as it starts without a word"));
     let configuration = blocker(&crashing("configuration error: error parsing /etc/x: yaml"));
     assert!(configuration.problem.ends_with("since its configuration makes no sense to it"));
 }
