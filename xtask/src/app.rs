@@ -42,8 +42,18 @@ impl App {
 /// # Errors
 /// Stdout cannot be written to.
 pub fn write(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write to stdout")(error)),
-        _ => Ok(()),
+    offer(text).map(|_| ())
+}
+
+/// The same for more to come; whether anybody still reads it.
+///
+/// # Errors
+/// Stdout cannot be written to.
+pub fn offer(text: &str) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::io("write to stdout")(error)),
     }
 }

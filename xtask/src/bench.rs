@@ -9,7 +9,7 @@ use crate::config::Mirror;
 use crate::docker::{self, Mode};
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Runner};
-use crate::stage::Stage;
+use crate::stage::{Stage, gone};
 use crate::{config, container, observe, report, settings};
 
 /// One thing that was measured: its name, and how long it took, round by round.
@@ -38,6 +38,11 @@ pub fn bench(app: &App, rounds: usize) -> Result<()> {
         let text = "would start a registry and, in turn, five proxies by the guide's commands and by this program";
         return app.print(|| format!("{text}, and remove it all\n"), || json!({ "rounds": rounds }));
     }
+    let measures = measure(app, rounds).map_err(gone)?;
+    app.print(|| table(&measures), || json!({ "seconds": measures }))
+}
+
+fn measure(app: &App, rounds: usize) -> Result<[Measure; 3]> {
     let stage = Stage::new(app, "bench", &settings::hosts().take(settings::GUIDE).collect::<Vec<_>>(), "all")?;
     let program = std::env::current_exe().map_err(Error::io("find this program"))?;
     let this = |task: &[&str]| {
@@ -73,7 +78,7 @@ pub fn bench(app: &App, rounds: usize) -> Result<()> {
         }
     }
     drop(bar);
-    app.print(|| table(&measures), || json!({ "seconds": measures }))
+    Ok(measures)
 }
 
 /// A time is worth something only where the work was done: a proxy whose upstream is gone starts another way.
@@ -104,6 +109,7 @@ fn guide_run(mirror: &Mirror) -> Cmd {
 fn time(app: &App, commands: &[Cmd]) -> Result<f64> {
     let started = Instant::now();
     for cmd in commands {
+        app.processes.go_on()?;
         app.processes.run(cmd)?.checked(cmd, "see what it says; the times so far are lost")?;
     }
     Ok(started.elapsed().as_secs_f64())

@@ -1,7 +1,6 @@
 //! The cache tasks: up, down, logs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -52,6 +51,7 @@ fn asked(app: &App, up: &Up) -> Config {
 /// # Errors
 /// The engine does not answer, or something stands in the way.
 pub fn plan(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Plan> {
+    crate::tool::Tool::Docker.require()?;
     let reconcile = Reconcile {
         runner: &ReadOnly(&app.processes),
         term: app.term,
@@ -172,6 +172,10 @@ pub fn down(app: &App, hosts: &[String]) -> Result<()> {
     for cmd in &commands {
         app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again")?;
     }
+    if let Some(signal) = app.processes.interrupted() {
+        let left = "the engine was told to stop all of them, and has; what they cached is kept".to_owned();
+        return Err(Error::Interrupted { signal, left });
+    }
     let text = match &names[..] {
         [] => "nothing to stop".to_owned(),
         names => format!("stopped {}; what they cached is kept", names.join(", ")),
@@ -192,13 +196,18 @@ pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> 
         return Err(Error::Blocked(vec![Finding::new("cache-logs", problem, "cargo xtask cache-up")]));
     }
     let width = there.iter().map(|mirror| mirror.host.len()).max().unwrap_or(0);
-    let out = Mutex::new(std::io::stdout());
+    let refused = Mutex::new(None);
     let results = each(&there, |mirror| {
         app.processes.lines(&docker::follow(&mirror.name, &tail.to_string(), follow), &mut |line| {
-            let mut out = out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            writeln!(out, "{:width$} | {line}", mirror.host).is_ok()
+            crate::app::offer(&format!("{:width$} | {line}\n", mirror.host)).unwrap_or_else(|error| {
+                *refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                false
+            })
         })
     });
+    if let Some(error) = refused.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        return Err(error);
+    }
     let mut failed = Vec::new();
     for (host, result) in results {
         match result {

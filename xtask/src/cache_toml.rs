@@ -103,7 +103,12 @@ fn without_values(message: &str) -> String {
     let Some((before, rest)) = message.split_once("invalid type: ") else { return message.to_owned() };
     let kind: String = rest.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
     let expected = rest.rsplit_once("expected ").map_or("something else", |(_, expected)| expected);
-    let expected = if expected == "i64" { "a number" } else { expected };
+    let expected = match expected {
+        "i64" => "a number",
+        "struct Table" => "a table, such as [mirrors.\"ghcr.io\"],",
+        "struct ClusterTable" | "struct BootTable" => "a table",
+        other => other,
+    };
     let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{before}{article} {kind} stands where {expected} belongs")
 }

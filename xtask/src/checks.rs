@@ -64,7 +64,9 @@ impl Source<'_> {
     pub(crate) fn image(&self, image: &Spanned<String>) -> Result<String> {
         let text = image.get_ref();
         if !is_reference(text) {
-            let problem = format!("{text:?} is no image reference");
+            // What stands before an @ that is no digest's may be a password.
+            let shown = if text.contains('@') { "that".to_owned() } else { format!("{text:?}") };
+            let problem = format!("{shown} is no image reference");
             return Err(self.error(image.span().start, problem, "write a reference such as \"registry:2\""));
         }
         Ok(text.clone())
@@ -103,13 +105,19 @@ impl Source<'_> {
         if !ipv6 && !is_host(rest) {
             return Err(self.error(at, format!("upstream {text:?} names no host"), "write \"https://HOST\""));
         }
-        let name = rest.rsplit_once(':').map_or(rest, |(name, _)| name);
-        if name == "localhost" || name.starts_with("127.") || name == "[::1]" {
-            let problem = format!("upstream {text:?} is the proxy's own loopback, inside of its container");
-            let fix = "name this host by an address that containers reach, that of the docker bridge for instance";
-            return Err(self.error(at, problem, fix));
-        }
+        self.own_loopback(text, rest, at)?;
         Ok(format!("{scheme}://{rest}"))
+    }
+
+    /// Says no to an upstream that a container would look for in itself; `authority` is its host with its port.
+    pub(crate) fn own_loopback(&self, upstream: &str, authority: &str, at: usize) -> Result<()> {
+        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+        if name != "localhost" && !name.starts_with("127.") && name != "[::1]" {
+            return Ok(());
+        }
+        let problem = format!("upstream {upstream:?} is the proxy's own loopback, inside of its container");
+        let fix = "name this host in `upstream` by an address that containers reach, the docker bridge's for instance";
+        Err(self.error(at, problem, fix))
     }
 
     pub(crate) fn credentials(&self, host: &str, at: usize, table: &Table) -> Result<Option<Credentials>> {

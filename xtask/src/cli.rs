@@ -144,7 +144,7 @@ const TIMEOUT: u64 = 60;
 #[derive(Debug, Args)]
 pub struct Up {
     /// How long all proxies together may take to answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Serve what is cached without asking any upstream, whatever is within reach
     #[arg(long)]

@@ -20,10 +20,11 @@ const BAD_CONFIGURATION: [&str; 4] =
 
 /// Tells the causes apart by the registry's own last words (`panic: Get "https://host/v2/": ...` from 2.6 on).
 pub fn crash(lines: &[String], upstream: &str) -> Crash {
-    let asked = format!("panic: Get \"{upstream}/v2/\": ");
+    // Go before 1.14, of which 2.6 and 2.7 were built, writes the address without quotes.
+    let asked = [format!("panic: Get \"{upstream}/v2/\": "), format!("panic: Get {upstream}/v2/: ")];
     // The only JSON that a registry reads when it starts is that record (2.8.2 and 3.1.1, an empty and a cut file).
     let json = ["unexpected end of JSON input", "invalid character ", "json: "].map(|word| format!("panic: {word}"));
-    if lines.iter().any(|line| line.contains(&asked)) {
+    if lines.iter().any(|line| asked.iter().any(|asked| line.contains(asked))) {
         Crash::Upstream
     } else if lines.iter().any(|line| json.iter().any(|word| line.starts_with(word))) {
         Crash::State

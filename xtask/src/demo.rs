@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::exec::Runner;
 use crate::node::Node;
 use crate::sample::{Image, Kind};
-use crate::stage::Stage;
+use crate::stage::{Stage, gone};
 use crate::tool::Tool;
 use crate::traffic::Traffic;
 use crate::{cache, engine, observe, registry, report, sample, status};
@@ -50,6 +50,11 @@ pub fn demo(app: &App) -> Result<()> {
             || json!({ "images": IMAGES.map(|(host, repository, _)| format!("{host}/{repository}:v1")) }),
         );
     }
+    let rounds = play(app).map_err(gone)?;
+    app.print(|| table(&rounds), || json!({ "rounds": rounds }))
+}
+
+fn play(app: &App) -> Result<[Round; 3]> {
     // A node unpacks as root; whoever is to be asked for a password is asked before anything is made.
     Tool::Containerd.require()?;
     engine::authorize(&app.processes)?;
@@ -58,12 +63,13 @@ pub fn demo(app: &App) -> Result<()> {
     let say = |text: &str| app.term.step(text);
     say("an upstream with three images is up; now a proxy for each host");
     let mirrors = stage.app.config.mirrors.clone();
-    cache::bring_up(&stage.app, &mirrors, &Up::default()).map_err(gone)?;
+    cache::bring_up(&stage.app, &mirrors, &Up::default())?;
     let node = Node::start(&app.processes, &stage.folder.join("node"))?;
     let hosts = hosts(&stage)?;
     let pull = |name, before: Traffic| -> Result<Round> {
         let seconds = IMAGES.iter().map(|(host, repository, _)| {
             let image = format!("{host}/{repository}:v1");
+            stage.app.processes.go_on()?;
             let took = node.pull(&hosts, &image)?;
             node.forget(&image)?;
             Ok(took.as_secs_f64())
@@ -78,20 +84,10 @@ pub fn demo(app: &App) -> Result<()> {
     let stop = docker::stop(std::slice::from_ref(&stage.upstream));
     app.processes.run(&stop)?.checked(&stop, "")?;
     say("the upstream is stopped, and it pulls them once more");
-    let gone = pull("without upstream", cold.figures.plus(warm.figures))?;
+    let without = pull("without upstream", cold.figures.plus(warm.figures))?;
     drop(node);
-    let rounds = [cold, warm, gone];
-    app.print(|| table(&rounds), || json!({ "rounds": rounds }))
-}
-
-/// An interruption of a part leaves nothing of the whole.
-fn gone(error: Error) -> Error {
-    match error {
-        Error::Interrupted { signal, .. } => {
-            Error::Interrupted { signal, left: "all that the demonstration made is removed".to_owned() }
-        }
-        other => other,
-    }
+    app.processes.go_on()?;
+    Ok([cold, warm, without])
 }
 
 /// Puts the images in the upstream.
@@ -100,6 +96,7 @@ fn push(stage: &Stage) -> Result<()> {
         // A node takes its own platform out of the index.
         let images = ["amd64", "arm64"].map(|architecture| Image::new(kind, architecture, host, &LAYERS));
         let images: Vec<Image> = images.into_iter().collect::<Result<_>>()?;
+        stage.app.processes.go_on()?;
         sample::push_index(&images, kind, &stage.address, repository, "v1")?;
     }
     Ok(())
@@ -130,6 +127,7 @@ fn settled(stage: &Stage, mirrors: &[Mirror]) -> Result<Traffic> {
     };
     let mut last = look()?;
     for _ in 0..40 {
+        stage.app.processes.go_on()?;
         std::thread::sleep(Duration::from_millis(150));
         let now = look()?;
         if now == last {

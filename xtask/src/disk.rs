@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::docker;
+use crate::config::Mirror;
 use crate::error::Result;
 use crate::exec::Runner;
+use crate::{docker, image};
 
 /// The bytes of all files in a folder of this host; `None` where it may not be read.
 pub fn folder(folder: &Utf8Path) -> Option<u64> {
@@ -17,6 +18,18 @@ pub fn folder(folder: &Utf8Path) -> Option<u64> {
         total += if metadata.is_dir() { self::folder(entry.path())? } else { metadata.len() };
     }
     Some(total)
+}
+
+/// Whether nothing is on a mirror's volume, given with its folder on the engine's host, as far as can be told: by a look
+/// at the folder, or else by a container of the mirror's image.
+pub fn is_empty(runner: &dyn Runner, mirror: &Mirror, path: Option<&Utf8Path>) -> bool {
+    match path.and_then(folder) {
+        Some(bytes) => bytes == 0,
+        None => {
+            let files = runner.run(&docker::files(&mirror.name, &mirror.image));
+            files.is_ok_and(|output| output.ok() && output.text().trim().is_empty())
+        }
+    }
 }
 
 /// What a running registry's own `du` says of its store, in steps of 1024 bytes.
@@ -42,6 +55,10 @@ pub fn volumes(
         volumes.iter().map(|(name, path)| (name.clone(), folder(path))).collect();
     let closed: Vec<String> = bytes.iter().filter(|(_, bytes)| bytes.is_none()).map(|(name, _)| name.clone()).collect();
     if closed.is_empty() {
+        return Ok(bytes);
+    }
+    // Asked first: `run` would pull it, and the flag against that is newer than the oldest client.
+    if image::is_absent(runner, image)? {
         return Ok(bytes);
     }
     let output = runner.run(&docker::du_volumes(&closed, image))?;

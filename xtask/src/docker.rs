@@ -116,10 +116,17 @@ pub fn du(name: &str) -> Cmd {
 /// The bytes on each volume, by a container that is gone afterwards.
 pub fn du_volumes(volumes: &[String], image: &str) -> Cmd {
     let mounts = volumes.iter().enumerate().map(|(n, name)| format!("type=volume,src={name},dst=/{n},readonly"));
-    let cmd = docker(Cmd::write("docker"), &["run", "--rm", "--pull", "never", "--entrypoint", "du"]);
+    let cmd = docker(Cmd::write("docker"), &["run", "--rm", "--entrypoint", "du"]);
     cmd.args(mounts.flat_map(|mount| ["--mount".to_owned(), mount]))
         .args([image, "-sk"])
         .args((0..volumes.len()).map(|n| format!("/{n}")))
+}
+
+/// The files on a volume that hold anything, by a container that is gone afterwards.
+pub fn files(volume: &str, image: &str) -> Cmd {
+    let mount = format!("type=volume,src={volume},dst=/v,readonly");
+    docker(Cmd::write("docker"), &["run", "--rm", "--mount", &mount, "--entrypoint", "find", image, "/v"])
+        .args(["-type", "f", "-size", "+0c"])
 }
 
 /// The last lines a container wrote.
@@ -135,7 +142,7 @@ pub fn logs_since(name: &str, since: &str) -> Cmd {
 /// A container's lines as they come.
 pub fn follow(name: &str, lines: &str, follow: bool) -> Cmd {
     let cmd = docker(Cmd::read("docker"), &["logs", "--tail", lines]);
-    let cmd = if follow { cmd.arg("--follow") } else { cmd };
+    let cmd = if follow { cmd.arg("--follow").patient() } else { cmd };
     cmd.arg(name)
 }
 
@@ -206,23 +213,30 @@ impl Mode {
 /// then another may run, so each takes a port that is free.
 pub fn probe_upstream(mirror: &Mirror) -> Cmd {
     let serve = "for c in /etc/distribution/config.yml /etc/docker/registry/config.yml; do \
-                 [ ! -f $c ] || exec timeout 5 registry serve $c; done";
+                 [ ! -f $c ] || exec timeout $t 5 registry serve $c; done";
     docker(Cmd::read("docker"), &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)])
         .args(["--env", "REGISTRY_HTTP_ADDR=127.0.0.1:0", "--env", "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:0"])
         .args(["--env", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/tmp/upstream-probe", &mirror.name])
-        .args(["sh", "-c", serve])
+        .args(["sh", "-c", &format!("{TIMEOUT}{serve}")])
 }
+
+/// Sets `t` to what `timeout` wants in front of a number: busybox before 1.30, which registry 2.5 has, wants `-t`, and
+/// the newer ones refuse it.
+const TIMEOUT: &str = "t=; timeout -t 1 true 2>/dev/null && t=-t; ";
 
 /// Asks a mirror's upstream from inside of its running container; busybox shows the answer's status on stderr.
 pub fn ask_upstream(mirror: &Mirror) -> Cmd {
-    docker(Cmd::read("docker"), &["exec", &mirror.name, "timeout", "5", "wget", "-S", "-q", "-O", "/dev/null"])
-        .arg(format!("{}/v2/", mirror.upstream))
+    wget_inside(&mirror.name, "exec timeout $t 5 wget -S -q -O /dev/null \"$1\"", &mirror.upstream)
 }
 
 /// Asks a registry for `/v2/` in its own container.
 pub fn ask_inside(name: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["exec", name, "timeout", "3", "wget", "-q", "-O", "/dev/null"])
-        .arg("http://127.0.0.1:5000/v2/")
+    wget_inside(name, "exec timeout $t 3 wget -q -O /dev/null \"$1\"", "http://127.0.0.1:5000")
+}
+
+fn wget_inside(name: &str, script: &str, address: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", name, "sh", "-c", &format!("{TIMEOUT}{script}"), "sh"])
+        .arg(format!("{address}/v2/"))
 }
 
 /// Whether a line of [`probe_upstream`] says that the upstream answered.
@@ -403,6 +417,42 @@ mod tests {
         let changes = "C /tmp\nA /data\nA /data/docker\nA /data/docker/registry\nA /data/docker/registry/v2\n";
         assert_eq!(stores_in_its_layer(changes).as_deref(), Some("/data"));
         assert_eq!(stores_in_its_layer("C /etc\nA /etc/docker/registry.d\nC /root\n"), None);
+    }
+
+    #[test]
+    fn a_timeout_is_set_in_the_words_of_an_old_and_of_a_new_busybox() {
+        let folder = std::env::temp_dir().join(format!("timeout-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let program = |name: &str, script: &str| {
+            let sh = Cmd::read("sh").args(["-c", "printf '#!/bin/sh\n%s\n' \"$2\" >\"$1\"; chmod +x \"$1\"", "sh"]);
+            let path = folder.join(name).to_string_lossy().into_owned();
+            assert!(run(&sh.args([&path, script])).ok());
+        };
+        program("wget", "echo \"asked $*\"");
+        for timeout in [
+            "[ $1 = -t ] || { echo \"can't execute '$1'\" >&2; exit 127; }; shift 2; exec \"$@\"",
+            "[ $1 != -t ] || { echo \"invalid option -- 't'\" >&2; exit 1; }; shift; exec \"$@\"",
+        ] {
+            program("timeout", timeout);
+            let asked = ask_inside("x");
+            let inside = Cmd::read("env").arg(format!("PATH={}:/usr/bin:/bin", folder.display()));
+            let output = run(&inside.args(asked.argv().skip(3)));
+            assert_eq!(output.text(), "asked -q -O /dev/null http://127.0.0.1:5000/v2/\n", "{output:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    fn run(cmd: &Cmd) -> crate::exec::Output {
+        let term = crate::term::Term::silent();
+        crate::exec::Runner::run(&crate::exec::Processes::new(crate::exec::Interrupt::default(), term), cmd).unwrap()
+    }
+
+    #[test]
+    fn no_flag_is_used_that_the_oldest_client_does_not_know() {
+        // `docker run --pull` came with 20.10, `docker pull --quiet` with 19.03 (docker/cli release notes).
+        for cmd in [du_volumes(&["v".to_owned()], "registry:2"), files("v", "registry:2")] {
+            assert!(!cmd.shell().contains("--pull"), "{}", cmd.shell());
+        }
     }
 
     #[test]

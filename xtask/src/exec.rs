@@ -140,6 +140,11 @@ impl Processes {
         Self { read_only, ..self }
     }
 
+    /// The same for a clean-up that a signal calls for, and does not cut short. A second signal still does.
+    pub fn to_the_end(&self) -> Self {
+        Self { interrupt: Interrupt::default(), term: self.term, read_only: self.read_only }
+    }
+
     /// The same, echoed on another terminal.
     pub fn with(&self, term: Term) -> Self {
         Self { interrupt: self.interrupt.clone(), term, read_only: self.read_only }
@@ -208,12 +213,7 @@ impl Processes {
             let Some(signal) = self.interrupt.signal() else {
                 if cmd.is_quick() && started.elapsed() > ANSWER {
                     handle.kill().map_err(Error::io(failed()))?;
-                    return Err(Error::Command {
-                        command: cmd.shell(),
-                        status: format!("no answer within {} s", ANSWER.as_secs()),
-                        seen: Vec::new(),
-                        fix: "see whether what it asks still answers anybody; start the engine again if not".to_owned(),
-                    });
+                    return Err(no_answer(cmd));
                 }
                 continue;
             };
@@ -246,12 +246,14 @@ impl Runner for Processes {
             .before_spawn(own_group)
             .reader()
             .map_err(Error::io(format!("start `{}`", cmd.program)))?;
-        let (done, mut enough) = (AtomicBool::new(false), false);
+        let (done, silent, mut enough) = (AtomicBool::new(false), AtomicBool::new(false), false);
+        let started = Instant::now();
         std::thread::scope(|scope| {
             // A read blocks for as long as the command is silent, so a signal has to reach the command itself.
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    if self.interrupt.signal().is_some() {
+                    silent.store(cmd.is_quick() && started.elapsed() > ANSWER, Ordering::Relaxed);
+                    if self.interrupt.signal().is_some() || silent.load(Ordering::Relaxed) {
                         let _ = reader.kill();
                         return;
                     }
@@ -272,12 +274,24 @@ impl Runner for Processes {
             done.store(true, Ordering::Relaxed);
         });
         self.go_on()?;
+        if silent.into_inner() && !enough {
+            return Err(no_answer(cmd));
+        }
         let ended = reader.try_wait().map_err(Error::io(format!("wait for `{}`", cmd.program)))?;
         Ok(enough || ended.is_some_and(|output| output.status.success()))
     }
 
     fn interrupted(&self) -> Option<usize> {
         self.interrupt.signal()
+    }
+}
+
+fn no_answer(cmd: &Cmd) -> Error {
+    Error::Command {
+        command: cmd.shell(),
+        status: format!("no answer within {} s", ANSWER.as_secs()),
+        seen: Vec::new(),
+        fix: "see whether what it asks still answers anybody; start the engine again if not".to_owned(),
     }
 }
 

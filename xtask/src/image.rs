@@ -49,7 +49,11 @@ pub fn absent(runner: &dyn Runner, images: &BTreeSet<&str>) -> Result<Vec<String
     Ok(absent)
 }
 
-fn is_absent(runner: &dyn Runner, image: &str) -> Result<bool> {
+/// Whether an image is not here.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn is_absent(runner: &dyn Runner, image: &str) -> Result<bool> {
     let cmd = Cmd::read("docker").args(["image", "inspect", "--format", "{{.Id}}", image]);
     let output = runner.run(&cmd)?;
     // The engine's own word, on 20.10 and 29; whatever else it says is no answer to the question.
@@ -82,7 +86,7 @@ pub fn provide(
 /// How an image came, and why it was not pulled where it was not.
 fn get(runner: &dyn Runner, term: Term, image: &str, archive: Option<&Utf8Path>) -> Result<(String, Option<String>)> {
     let bar = term.waiting(format!("pulling {image}"));
-    let pulled = runner.run(&Cmd::write("docker").args(["pull", "--quiet", image]))?;
+    let pulled = runner.run(&Cmd::write("docker").args(["pull", image]))?;
     drop(bar);
     if pulled.ok() {
         return Ok(("pulled".to_owned(), None));

@@ -54,6 +54,8 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let listen = listen(runner, look.config.bind)?;
     // The ports of this host matter to what is yet to be published, and only where the engine is here.
     let local = wanted.is_empty() || endpoint::is_local(runner)?;
+    let given_up = given_up(look.mirrors, &containers, &listing);
+    let wanted: Vec<&Mirror> = wanted.into_iter().filter(|mirror| !given_up.contains(&mirror.port)).collect();
     let holders = holders(&wanted, &listen, &listing, local);
     let nowhere = if local { nowhere(&listen) } else { None };
     let details = details(runner, look, &containers)?;
@@ -213,6 +215,16 @@ fn holds_its_port(mirror: &Mirror, containers: &BTreeMap<String, Container>) -> 
             && !container.lost_its_network()
             && matches!(container.state.status.as_str(), "running" | "paused" | "restarting")
     })
+}
+
+/// The ports that proxies of ours hold and are about to give up, since the settings give them others.
+fn given_up(mirrors: &[Mirror], containers: &BTreeMap<String, Container>, listing: &[Listed]) -> BTreeSet<u16> {
+    let moves = |name: &str| {
+        let mirror = mirrors.iter().find(|mirror| mirror.name == name);
+        let both = mirror.zip(containers.get(name));
+        both.is_some_and(|(mirror, found)| found.label(LABEL_PREFIX).is_some() && !found.publishes(mirror.port))
+    };
+    listing.iter().filter(|entry| moves(&entry.name)).flat_map(|entry| entry.ports.iter().copied()).collect()
 }
 
 /// Who holds a port that a mirror wants and does not hold itself: another container, or a process.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -69,10 +71,27 @@ fn agreed(app: &App, lines: &[String]) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
-    app.term.step("go on? [y/N]");
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(Error::io("read the answer"))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    app.term.ask("go on? [y/N]");
+    let (tell, told) = std::sync::mpsc::channel();
+    // A read goes on after a signal, so that another thread does it, and ends with the process.
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = tell.send(std::io::stdin().lock().read_line(&mut answer).map(|_| answer));
+    });
+    loop {
+        match told.recv_timeout(Duration::from_millis(50)) {
+            Ok(answer) => {
+                let answer = answer.map_err(Error::io("read the answer"))?;
+                return Ok(matches!(answer.trim(), "y" | "Y" | "yes"));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(signal) = app.processes.interrupted() {
+            let left = "nothing was installed, started or created".to_owned();
+            return Err(Error::Interrupted { signal, left });
+        }
+    }
 }
 
 /// Goes on in a session that has the group which was joined just now; this one has not.

@@ -158,10 +158,7 @@ fn decide(wanted: Wanted, mirror: &Mirror, observed: &Observed) -> Decision {
             return Ok(Some((Action::Adopt(mode), drift)));
         }
     } else {
-        let mut drift = container.drift(mirror, &observed.listen);
-        if observed.accounts.get(&mirror.host) == Some(&Found::Differs) {
-            drift.push("its account is not the one that is configured".to_owned());
-        }
+        let drift = differs(mirror, container, observed);
         if !drift.is_empty() {
             return Ok(Some((Action::Replace(mode), drift)));
         }
@@ -182,6 +179,19 @@ fn decide(wanted: Wanted, mirror: &Mirror, observed: &Observed) -> Decision {
             Ok(Some((Action::Replace(mode), vec![why])))
         }
     }
+}
+
+/// What differs from the settings in force, each as one phrase. Of what was made by hand no more is asked than that it
+/// is what the guide makes.
+pub fn differs(mirror: &Mirror, container: &Container, observed: &Observed) -> Vec<String> {
+    if container.label(LABEL_PREFIX).is_none() {
+        return container.guide_drift(mirror, &observed.listen);
+    }
+    let mut drift = container.drift(mirror, &observed.listen);
+    if observed.accounts.get(&mirror.host) == Some(&Found::Differs) {
+        drift.push("its account is not the one that is configured".to_owned());
+    }
+    drift
 }
 
 /// The mode to be in: the one asked for, or the one that it is in where the upstream decides.
@@ -206,7 +216,7 @@ fn by_hand(
         let problem = format!("a container named {} is there and is no proxy: {}", mirror.name, container.image());
         return Err(Finding::new(&mirror.host, problem, format!("{rename}, or set another `prefix`")));
     }
-    let mut drift = container.guide_drift(mirror, &observed.listen);
+    let mut drift = differs(mirror, container, observed);
     if wanted.config.offline == Offline::Always {
         drift.push("offline is asked for".to_owned());
     }
@@ -282,7 +292,8 @@ fn crashed(wanted: Wanted, mirror: &Mirror, container: &Container, observed: &Ob
     let ours = container.label(LABEL_PREFIX).is_some();
     let (problem, fix) = match crash(&lines, &mirror.upstream) {
         Crash::Upstream if ours => {
-            let word = lines.iter().find_map(|line| line.split_once("/v2/\": ").map(|(_, word)| word.to_owned()));
+            let word = lines.iter().find_map(|line| line.split_once("/v2/"));
+            let word = word.map(|(_, word)| word.trim_start_matches(['"', ':', ' ']).to_owned());
             let why = format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default());
             return without_upstream(wanted.config, mirror, why);
         }

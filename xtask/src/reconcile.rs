@@ -128,7 +128,7 @@ impl Reconcile<'_> {
     }
 
     fn rounds(&self, run: &mut Run, before: &dyn Fn(&Plan, &Observed) -> Result<Ground>) -> Result<Done> {
-        let deadline = Instant::now() + self.timeout;
+        let mut deadline = Instant::now() + self.timeout;
         let mut waited = BTreeSet::new();
         let mut steps: Vec<Step> = Vec::new();
         let mut failures: Vec<Finding> = Vec::new();
@@ -144,7 +144,10 @@ impl Reconcile<'_> {
             let made = self.mirrors.iter().filter(|mirror| plan.makes(&mirror.host));
             let images: BTreeSet<String> = made.map(|mirror| mirror.image.clone()).collect();
             if !images.is_subset(&run.ground.images) {
+                let begun = Instant::now();
                 run.ground.add(before(&plan, &observed)?, images);
+                // An image takes as long as the network needs for it, and no proxy can answer before.
+                deadline += begun.elapsed();
             }
             failures = self.apply(&plan.steps, &Apply { run, observed: &observed })?;
             waited.extend(self.wait(&plan.steps, deadline, &mut run.answered)?);
@@ -191,11 +194,24 @@ impl Reconcile<'_> {
         self.mirrors.iter().find(|mirror| mirror.host == host)
     }
 
+    /// Takes the steps, all of them at once; gives back what failed.
     fn apply(&self, steps: &[Step], apply: &Apply) -> Result<Vec<Finding>> {
+        // Two proxies may exchange their ports: what is replaced goes before anything comes.
+        let goes = |step: &&Step| matches!(step.action, Action::Replace(_) | Action::Adopt(_));
+        let going: Vec<&Step> = steps.iter().filter(goes).collect();
+        let mut failures = self.all(&going, |mirror, step| self.make_way(mirror, step, apply))?;
+        let stays = |step: &&Step| !failures.iter().any(|failure| failure.subject == step.host);
+        let rest: Vec<&Step> = steps.iter().filter(stays).collect();
+        failures.extend(self.all(&rest, |mirror, step| self.step(mirror, step, apply))?);
+        Ok(failures)
+    }
+
+    /// Does something for each step at once; gives back what failed.
+    fn all(&self, steps: &[&Step], work: impl Fn(&Mirror, &Step) -> Result<()> + Sync) -> Result<Vec<Finding>> {
         let mirrors: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let results = each(&mirrors, |mirror| {
             let step = steps.iter().find(|step| step.host == mirror.host);
-            step.map_or(Ok(()), |step| self.step(mirror, step, apply))
+            step.map_or(Ok(()), |step| work(mirror, step))
         });
         let mut failures = Vec::new();
         for (host, result) in results {
@@ -219,19 +235,17 @@ impl Reconcile<'_> {
         self.runner.run(cmd)?.checked(cmd, "").map(|_| ())
     }
 
+    /// The first half of a step that replaces a container: its name and its ports are free afterwards.
+    fn make_way(&self, mirror: &Mirror, step: &Step, apply: &Apply) -> Result<()> {
+        if matches!(step.action, Action::Adopt(_)) {
+            self.save_store(mirror, apply.observed)?;
+        }
+        self.go(&docker::remove(std::slice::from_ref(&mirror.name)))
+    }
+
     fn step(&self, mirror: &Mirror, step: &Step, apply: &Apply) -> Result<()> {
-        let name = std::slice::from_ref(&mirror.name);
         match step.action {
-            Action::Create(mode) => self.create(mirror, mode, apply)?,
-            Action::Replace(mode) => {
-                self.go(&docker::remove(name))?;
-                self.create(mirror, mode, apply)?;
-            }
-            Action::Adopt(mode) => {
-                self.save_store(mirror, apply.observed)?;
-                self.go(&docker::remove(name))?;
-                self.create(mirror, mode, apply)?;
-            }
+            Action::Create(mode) | Action::Replace(mode) | Action::Adopt(mode) => self.create(mirror, mode, apply)?,
             Action::Start => self.go(&docker::start(&mirror.name))?,
             Action::Restart => self.go(&docker::restart(&mirror.name))?,
             Action::Unpause => self.go(&docker::unpause(&mirror.name))?,
@@ -330,27 +344,38 @@ impl Reconcile<'_> {
     /// Removes the containers that this run created and that have never answered; and their volumes, where there was
     /// nothing of that name before and nothing is on them. Gives back the names of those containers.
     fn take_back(&self, run: &Run) -> Vec<String> {
-        let Ok((_, observed)) = self.plan(&BTreeSet::new()) else {
-            return Vec::new();
+        let silent = |mirror: &&Mirror| {
+            let answers = || registry::answers(&registry::address(mirror, self.config.bind));
+            let inside = || observe::answers_inside(self.runner, mirror).unwrap_or(false);
+            !run.answered.contains(&mirror.host) && !answers() && !inside()
         };
-        let never =
-            |mirror: &&Mirror| !run.answered.contains(&mirror.host) && !observed.answering.contains(&mirror.host);
-        let broken: Vec<&Container> = self
+        // Looked at here and not by a plan, in which a signal stops the questions to upstreams.
+        let names: Vec<String> = self.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
+        let there = self.runner.run(&docker::inspect(&names)).and_then(|found| container::containers(&found.stdout));
+        let there = there.unwrap_or_default();
+        let made = |mirror: &&Mirror| {
+            let mine = |c: &&Container| c.name() == mirror.name && c.label(LABEL_RUN) == Some(&run.id);
+            there.iter().find(mine)
+        };
+        let broken: Vec<(&Mirror, &Container)> = self
             .mirrors
             .iter()
-            .filter(never)
-            .filter_map(|mirror| observed.containers.get(&mirror.name))
-            .filter(|container| container.label(LABEL_RUN) == Some(&run.id))
+            .filter_map(|mirror| Some((mirror, made(&mirror)?)))
+            .filter(|(m, _)| silent(m))
             .collect();
-        let names: Vec<String> = broken.iter().map(|container| container.name().to_owned()).collect();
+        let names: Vec<String> = broken.iter().map(|(mirror, _)| mirror.name.clone()).collect();
         // By identity: by now another run may have put a container of its own under that name.
-        let ids: Vec<String> = broken.iter().map(|container| container.id.clone()).collect();
-        let empty = |container: &&&Container| container.store_path().and_then(disk::folder) == Some(0);
-        let new = broken.iter().filter(empty).map(|container| container.name().to_owned());
-        let new: Vec<String> = new.filter(|name| run.ground.fresh.contains(name)).collect();
+        let ids: Vec<String> = broken.iter().map(|(_, container)| container.id.clone()).collect();
         if names.is_empty() || !self.runner.run(&docker::remove(&ids)).is_ok_and(|output| output.ok()) {
             return Vec::new();
         }
+        let new = broken.iter().filter(|(mirror, container)| {
+            run.ground.fresh.contains(&mirror.name) && container.store() == Some(&mirror.name)
+        });
+        let new: Vec<String> = new
+            .filter(|(mirror, container)| disk::is_empty(self.runner, mirror, container.store_path()))
+            .map(|(mirror, _)| mirror.name.clone())
+            .collect();
         if !new.is_empty() {
             // A volume that another run uses by now is refused, and stays.
             let _ = self.runner.run(&docker::remove_volumes(&new));

@@ -135,7 +135,11 @@ impl Merge<'_> {
                     ));
                 };
                 self.origins.insert(format!("mirrors.{host}.upstream"), self.source.line(at));
-                self.add(host, self.source.port(port)?, format!("https://{host}"), at)
+                let upstream = format!("https://{host}");
+                if table.upstream.is_none() {
+                    self.source.own_loopback(&upstream, host, at)?;
+                }
+                self.add(host, self.source.port(port)?, upstream, at)
             }
         };
         let mut note = |name: &str, at: usize| {
@@ -267,6 +271,8 @@ mod tests {
             ("[mirrors.\"docker.io\"]\nupstream = \"quay.io\"", 2, "no scheme"),
             ("[mirrors.\"docker.io\"]\nupstream = \"ftp://quay.io\"", 2, "no scheme"),
             ("[mirrors.\"docker.io\"]\nupstream = \"http://localhost:5000\"", 2, "own loopback"),
+            ("\n[mirrors.\"localhost:5000\"]\nport = 5010", 2, "own loopback"),
+            ("\n[mirrors]\nfoo = 1", 3, "an integer stands where a table, such as"),
             ("[mirrors.\"docker.io\"]\nport = \"5000\"", 2, "a string stands where a number belongs"),
             ("\n[mirrors.docker.io]\nport = 1", 2, "without quotes"),
             ("[mirrors.\"x.example\"]\nenabled = false", 1, "no mirror that there is to disable"),
@@ -292,6 +298,7 @@ mod tests {
         for line in [
             "upstream = \"https://me:hunter2@a\"",
             "upstream = \"me:hunter2@a\"",
+            "image = \"https://me:hunter2@a/b\"",
             "upstream = \"ftp://me:hunter2@a\"",
             "port = \"hunter2\"",
             "username = \"me\"\npassword_env = \"hunter2 \"",

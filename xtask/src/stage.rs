@@ -34,9 +34,20 @@ pub struct Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         let app = App { json: false, dry_run: false, ..self.app.clone_quietly() };
+        let app = App { processes: app.processes.to_the_end(), ..app };
         let _ = app.processes.run(&docker::remove(std::slice::from_ref(&self.upstream)));
         let _ = clean::clean(&app, &[], false, true);
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What an interruption of anything on a stage leaves: the stage is gone by the time that this is read.
+pub fn gone(error: Error) -> Error {
+    match error {
+        Error::Interrupted { signal, .. } => {
+            Error::Interrupted { signal, left: "all that was made for this is removed".to_owned() }
+        }
+        other => other,
     }
 }
 

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::{Config, Mirror};
 use crate::container::Container;
-use crate::docker::{self, LABEL_IMAGE};
+use crate::docker::{self, LABEL_IMAGE, Mode};
 use crate::error::{Error, Result};
 use crate::exec::Runner;
 use crate::login::Login;
 use crate::observe::{self, each};
-use crate::plan::Observed;
+use crate::plan::{Observed, differs};
 use crate::traffic::{self, Traffic};
 use crate::{disk, registry, report};
 
@@ -20,6 +20,7 @@ use crate::{disk, registry, report};
 pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
     let row = |mirror: &Mirror| {
         let container = observed.containers.get(&mirror.name);
+        let proxy = container.filter(|container| container.mode() == Mode::Proxy);
         json!({
             "host": mirror.host,
             "container": mirror.name,
@@ -28,20 +29,24 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
             "mode": container.filter(|container| container.is_registry()).map(Container::mode),
             "image": container.map(Container::image),
             "image_origin": container.and_then(|container| container.label(LABEL_IMAGE)),
-            "upstream": mirror.upstream,
+            // What it asks, not what it is to ask.
+            "upstream": proxy.and_then(Container::upstream).unwrap_or(&mirror.upstream),
+            "differs": container.map(|container| differs(mirror, container, observed)),
             "address": registry::address(mirror, app.config.bind),
         })
     };
     mirrors.iter().map(row).collect()
 }
 
-/// Whether a mirror's proxy is ours, answers where nodes ask it, and uses its account where it has one.
+/// Whether a mirror's proxy is ours, is what the settings in force ask for, answers, and uses its account where it has
+/// one.
 pub fn healthy(config: &Config, mirror: &Mirror, observed: &Observed) -> bool {
     let container = observed.containers.get(&mirror.name);
     observed.answering.contains(&mirror.host)
         && !matches!(observed.logins.get(&mirror.host), Some(Login::Missed | Login::Impossible))
         && container.is_some_and(|container| {
-            !container.lost_its_network() && observe::is_ours(config, mirror, container, &observed.listen)
+            observe::is_ours(config, mirror, container, &observed.listen)
+                && differs(mirror, container, observed).is_empty()
         })
 }
 
@@ -95,7 +100,7 @@ fn traffic(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Resul
         return Ok((started, Some(traffic::sum(log.lines(), counters))));
     };
     // Where the beginning of the log was rotated away, true counters still go back to the start.
-    match counters.and_then(traffic::counted) {
+    match counters.and_then(|counters| traffic::counted(counters, &log)) {
         Some(traffic) => Ok((started, Some(traffic))),
         None => Ok((since, Some(traffic::sum(log.lines(), None)))),
     }
@@ -158,6 +163,11 @@ fn table(rows: &[Value]) -> String {
         .collect();
     let offline = rows.iter().any(|row| row["mode"] == "offline");
     let note = if offline { "offline: serves what is cached, without its upstream\n" } else { "" };
-    let notes = note.to_owned() + &origins.into_iter().collect::<String>();
+    let differs = rows.iter().filter_map(|row| {
+        let phrases: Vec<&str> = row["differs"].as_array()?.iter().filter_map(Value::as_str).collect();
+        let host = row["host"].as_str()?;
+        (!phrases.is_empty()).then(|| format!("{host} is not what the settings ask for: {}\n", phrases.join("; ")))
+    });
+    let notes = note.to_owned() + &differs.collect::<String>() + &origins.into_iter().collect::<String>();
     if notes.is_empty() { tables } else { format!("{tables}\n{notes}") }
 }

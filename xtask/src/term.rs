@@ -80,6 +80,11 @@ impl Term {
         self.say(Level::Normal, "32", "", text);
     }
 
+    /// A question, which has to be seen however quiet it is to be.
+    pub fn ask(self, text: &str) {
+        self.say(Level::Quiet, "32", "", text);
+    }
+
     /// Something to know although nothing failed.
     pub fn warn(self, text: &str) {
         self.say(Level::Quiet, "33", "warning: ", text);

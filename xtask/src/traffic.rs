@@ -101,9 +101,9 @@ pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]
         }
     }
     let mut traffic = logged(&requests, &fills);
-    let [blobs, manifests] = counters.unwrap_or_default();
-    traffic.misses = traffic.misses.max(if blobs.misses > 0 { blobs.misses + manifests.misses } else { 0 });
-    if blobs.bytes_pulled > 0 {
+    // What logs its fills is a registry 2, whatever its image is called.
+    if let Some([blobs, manifests]) = counters.filter(|_| fills.is_empty()) {
+        traffic.misses = blobs.misses + manifests.misses;
         traffic.bytes_from_upstream = blobs.bytes_pulled + manifests.bytes_pulled;
         traffic.bytes_from_cache = traffic.bytes_to_clients.saturating_sub(traffic.bytes_from_upstream);
     }
@@ -111,13 +111,12 @@ pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]
     traffic
 }
 
-/// What counters say that are true (registry 3), for a log whose beginning is gone. They count a manifest's bytes for
-/// `HEAD` as well.
-pub fn counted(counters: [Counter; 2]) -> Option<Traffic> {
+/// What counters say that are true (registry 3), for a log whose beginning is gone; `None` where what is left of it is
+/// of a registry 2. They count a manifest's bytes for `HEAD` as well.
+pub fn counted(counters: [Counter; 2], log: &str) -> Option<Traffic> {
     let [blobs, manifests] = counters;
     let both = |of: &dyn Fn(Counter) -> u64| of(blobs) + of(manifests);
-    // Those of registry 2 never say that a blob was missing.
-    (blobs.misses > 0).then(|| {
+    log.lines().all(|line| fill(line).is_none()).then(|| {
         let (requests, misses) = (both(&|counter| counter.requests), both(&|counter| counter.misses));
         let (sent, fetched) = (both(&|counter| counter.bytes_pushed), both(&|counter| counter.bytes_pulled));
         Traffic {
@@ -330,6 +329,20 @@ mod tests {
                 bytes_from_upstream: 1415
             }
         );
+    }
+
+    #[test]
+    fn manifests_alone_are_misses_of_3_x_too() {
+        let vars = json!({"registry": {"proxy": {
+            "blobs": {"Requests": 0, "Hits": 0, "Misses": 0, "BytesPulled": 0, "BytesPushed": 0},
+            "manifests": {"Requests": 1, "Hits": 0, "Misses": 1, "BytesPulled": 415, "BytesPushed": 415}}}});
+        let line = done("35.883", "GET", "a/manifests/v1", "18.7ms", 415);
+        let traffic = sum(std::iter::once(line.as_str()), counters(&vars));
+        assert_eq!((traffic.hits, traffic.misses, traffic.bytes_from_upstream), (0, 1, 415));
+        let counted = |log: &str| counted(counters(&vars).unwrap(), log);
+        assert_eq!(counted(&line).map(|traffic| traffic.misses), Some(1));
+        // What logs its fills is a registry 2, whose counters are wrong.
+        assert_eq!(counted(&filled("35.880", "a@sha256:m")), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod scene;
 mod support;
 
 use scene::{Scene, on_both};
-use xtask::docker;
+use xtask::{disk, docker};
 
 /// The words for what the mirrors of a cold run go through.
 const CREATED: [&str; 2] = ["Create(Proxy) docker.io (absent)", "Create(Proxy) quay.io (absent)"];
@@ -67,6 +67,15 @@ fn what_differs_is_replaced_on_the_same_volume() {
         let why = "Replace(Proxy) docker.io (published port is PORT0, wanted PORT2)";
         assert_eq!(scene.up(&moved), [why]);
         assert_eq!(scene.up(&moved), NOTHING);
+        scene.is_filled();
+        // The two exchange their ports.
+        let [docker, quay] = [scene.caches.ports[0], scene.caches.ports[1]];
+        scene.again();
+        let why = [
+            "Replace(Proxy) docker.io (published port is PORT0, wanted PORT1)",
+            "Replace(Proxy) quay.io (published port is PORT1, wanted PORT0)",
+        ];
+        assert_eq!(scene.up(&scene.caches.on(&[quay, docker])), why);
         scene.is_filled();
         let local = scene.caches.with("bind = \"127.0.0.1\"", "");
         assert_eq!(scene.up(&local).len(), 2);
@@ -172,6 +181,13 @@ fn what_was_made_in_vain_is_taken_back_with_its_volume() {
         assert!(scene.record.ends_with(&gone), "{:#?}", scene.record);
         // Offline from the start, where that is allowed.
         assert_eq!(scene.again().len(), 4);
+        scene.clean(true);
+        // Whoever may not look into the engine's folders is told by a container.
+        let mirror = scene.caches.config.mirrors[0].clone();
+        assert!(disk::is_empty(scene.runner, &mirror, None));
+        scene.again();
+        scene.fill();
+        assert!(!disk::is_empty(scene.runner, &mirror, None));
         scene.clean(false);
     });
 }

@@ -301,6 +301,9 @@ fn drift_replaces_the_container_and_keeps_the_cache() {
 
     world.upstream("stop");
     world.settings("image = \"registry:2-other\"");
+    let status = world.xtask(&["cache-status", "docker.io"]);
+    let differs = "docker.io is not what the settings ask for: image is registry:2, wanted registry:2-other\n";
+    assert!(status.code == Some(3) && status.stdout.contains(differs), "{status:?}");
     cmd!(world.sh, "docker tag registry:2 registry:2-other").quiet().run().unwrap();
     let dry = world.xtask(&["cache-up", "--dry-run", "docker.io"]);
     assert_eq!(dry.stdout, "would replace docker.io (image is registry:2, wanted registry:2-other)\n");

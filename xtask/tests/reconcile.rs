@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cases::{CASES, Case, KEPT, UPSTREAM};
 use fake::{Fault, Upstream};
+use xtask::config::Mirror;
 use xtask::docker::Mode;
 use xtask::exec::ReadOnly;
 use xtask::plan::{Action, Step};
@@ -205,6 +206,37 @@ fn a_run_that_is_interrupted_takes_back_what_never_answered_and_keeps_what_did()
         (case.fake.containers(), case.fake.volumes()),
         (vec![caches.name("docker.io")], vec![caches.name("docker.io")])
     );
+}
+
+#[test]
+fn one_that_is_interrupted_beside_a_proxy_that_is_offline_takes_back_no_less() {
+    let case = Case::new();
+    let mut caches = case.caches.clone();
+    let quay = caches.config.mirrors.pop().unwrap();
+    case.fake.upstream(UPSTREAM, Upstream::Refuses);
+    caches.up(&case.fake.client()).unwrap();
+    let silent = "http://192.0.2.8:5000".to_owned();
+    case.fake.upstream(&silent, Upstream::Silent);
+    caches.config.mirrors.push(Mirror { upstream: silent, ..quay });
+    let client = case.fake.client();
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !case.fake.containers().contains(&caches.name("quay.io")) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            client.interrupt();
+        });
+        caches.up(&client).map(|_| ()).unwrap_err()
+    });
+    assert_eq!((error.code(), case.fake.containers()), (130, vec![caches.name("docker.io")]), "{error}");
+}
+
+#[test]
+fn the_time_that_images_take_is_not_the_proxies_own() {
+    let mut case = Case::new();
+    case.caches.timeout = Duration::from_secs(1);
+    let done = case.caches.up_after(&case.fake.client(), Duration::from_millis(1200));
+    assert!(done.is_ok(), "{:?}", case.caches.told(&done));
 }
 
 #[test]

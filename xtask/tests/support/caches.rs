@@ -63,8 +63,21 @@ impl Caches {
 
     /// `cache-up`, without what it prints.
     pub fn up(&self, runner: &dyn Runner) -> Result<Done> {
+        self.up_after(runner, Duration::ZERO)
+    }
+
+    /// The same where the images take their time to come.
+    pub fn up_after(&self, runner: &dyn Runner, images: Duration) -> Result<Done> {
         let reconcile = self.reconcile(runner);
-        reconcile.up(|plan, observed| cache::ground(&reconcile, None, plan, observed))
+        reconcile.up(|plan, observed| {
+            std::thread::sleep(images);
+            cache::ground(&reconcile, None, plan, observed)
+        })
+    }
+
+    /// The same mirrors on other ports.
+    pub fn on(&self, ports: &[u16]) -> Self {
+        Self { config: Self::new(&self.config.prefix, ports, &self.upstream).config, ..self.clone() }
     }
 
     /// `cache-clean`, without what it prints.

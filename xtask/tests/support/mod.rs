@@ -164,23 +164,28 @@ pub fn until(world: &World, host: &str, wanted: &str) {
 }
 
 /// Starts the program, and sends it a signal once the container is there; its exit code, or `None` where a signal ended it.
-#[allow(clippy::disallowed_methods)]
 pub fn signalled(world: &World, args: &[&str], signal: &str, container: &str) -> (Option<i32>, String) {
     let config = world.config();
+    let args = [&["--config", config.to_str().unwrap()], args].concat();
+    signalled_when(&world.sh, &args, signal, || world.left().iter().any(|name| name == container))
+}
+
+/// The same once something is so.
+#[allow(clippy::disallowed_methods)]
+pub fn signalled_when(sh: &Shell, args: &[&str], signal: &str, so: impl Fn() -> bool) -> (Option<i32>, String) {
     let child = std::process::Command::new(XTASK)
-        .args(["--config", config.to_str().unwrap()])
         .args(args)
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !world.left().iter().any(|name| name == container) {
-        assert!(std::time::Instant::now() < until, "{container} was never created");
+    while !so() {
+        assert!(std::time::Instant::now() < until, "{args:?} never comes so far");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let pid = child.id().to_string();
-    cmd!(world.sh, "kill -{signal} {pid}").quiet().run().unwrap();
+    cmd!(sh, "kill -{signal} {pid}").quiet().run().unwrap();
     let output = child.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }

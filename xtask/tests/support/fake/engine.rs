@@ -123,7 +123,7 @@ impl State {
             ["volume", "ls", ..] => self.list_volumes(cmd),
             ["volume", "rm", ref names @ ..] => self.each(names, Self::remove_volume),
             ["image", "inspect", "--format", "{{.Id}}", image] => self.inspect_image(image),
-            ["pull", "--quiet", image] => {
+            ["pull", image] => {
                 self.images.insert(image.to_owned());
                 words::said(format!("docker.io/library/{image}\n"))
             }
