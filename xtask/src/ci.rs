@@ -10,12 +10,13 @@ use crate::tool::Tool;
 use crate::{engine, image};
 
 /// What the tests run beside the engine and the node's containerd, which comes with it, and where Debian has it.
-const NEEDED: [(Tool, &str); 5] = [
+const NEEDED: [(Tool, &str); 6] = [
     (Tool::Ctr, "containerd"),
     (Tool::Ip, "iproute2"),
     (Tool::Busybox, "busybox-static"),
     (Tool::Qemu, "qemu-system-x86"),
     (Tool::Curl, "curl"),
+    (Tool::Sudo, "sudo"),
 ];
 
 /// Makes an image of registry 3 from a release.

@@ -21,6 +21,8 @@ pub struct Cmd {
     unset: Vec<String>,
     dir: Option<Utf8PathBuf>,
     pub(crate) stdin: Option<Vec<u8>>,
+    no_input: bool,
+    umask: Option<&'static str>,
     effect: Effect,
     patient: bool,
 }
@@ -35,6 +37,8 @@ impl Cmd {
             unset: Vec::new(),
             dir: None,
             stdin: None,
+            no_input: false,
+            umask: None,
             effect: Effect::Read,
             patient: false,
         }
@@ -97,6 +101,16 @@ impl Cmd {
         self
     }
 
+    /// One that reads nothing, although it is on a terminal.
+    pub fn no_input(self) -> Self {
+        Self { no_input: true, ..self }
+    }
+
+    /// The umask that it is started with, instead of this process's own.
+    pub fn umask(self, umask: &'static str) -> Self {
+        Self { umask: Some(umask), ..self }
+    }
+
     /// What it was given to read on its standard input.
     pub fn input(&self) -> Option<&[u8]> {
         self.stdin.as_deref()
@@ -122,22 +136,36 @@ impl Cmd {
         std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str))
     }
 
-    /// The command as it can be pasted into a shell: in a shell of its own where it changes the directory, and with
-    /// `env -u` for what it must not inherit, since the shell that it is pasted into may have that.
+    /// The command as it can be pasted into a shell: in a shell of its own where it changes the directory or the umask,
+    /// and with `env -u` for what it must not inherit, since the shell that it is pasted into may have that.
     pub fn shell(&self) -> String {
         let unset = if self.unset.is_empty() { None } else { Some("env".to_owned()) };
         let unset = unset.into_iter().chain(self.unset.iter().map(|name| format!("-u {}", quote(name))));
         let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
-        let line = unset.chain(env).chain(self.argv().map(quote)).collect::<Vec<_>>().join(" ");
-        match &self.dir {
-            Some(dir) => format!("(cd {} && {line})", quote(dir.as_str())),
-            None => line,
-        }
+        let input = self.no_input.then(|| "</dev/null".to_owned());
+        let line = unset.chain(env).chain(self.argv().map(quote)).chain(input).collect::<Vec<_>>().join(" ");
+        let umask = self.umask.map(|umask| format!("umask {umask}"));
+        let before = umask.into_iter().chain(self.dir.as_ref().map(|dir| format!("cd {}", quote(dir.as_str()))));
+        let steps: Vec<String> = before.chain([line]).collect();
+        if let [line] = &steps[..] { line.clone() } else { format!("({})", steps.join(" && ")) }
     }
 
     /// It, ready to be started.
     pub(crate) fn expression(&self) -> duct::Expression {
-        let mut expression = duct::cmd(&self.program, &self.args).unchecked();
+        let mut expression = match self.umask {
+            // A process can only be given one by a process that has it.
+            Some(umask) => duct::cmd(
+                "sh",
+                ["-c", &format!("umask {umask} && exec \"$0\" \"$@\""), &self.program]
+                    .into_iter()
+                    .chain(self.args.iter().map(String::as_str)),
+            ),
+            None => duct::cmd(&self.program, &self.args),
+        }
+        .unchecked();
+        if self.no_input {
+            expression = expression.stdin_null();
+        }
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }

@@ -49,12 +49,31 @@ pub fn is_local(runner: &dyn Runner) -> Result<bool> {
     let address = match named() {
         Named::Nowhere => return Ok(true),
         Named::Host(host) => host,
-        Named::Context(_) => {
-            let cmd = Cmd::read("docker").args(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]);
-            runner.run(&cmd)?.text()
-        }
+        Named::Context(_) => runner.run(&address_of_the_context())?.text(),
     };
     Ok(!is_remote(&address))
+}
+
+/// The address of the engine that a docker context names; `None` where none does.
+///
+/// # Errors
+/// The context is not there, or leads through ssh, which a program other than the docker client does not follow.
+pub fn of_the_context(runner: &dyn Runner) -> Result<Option<String>> {
+    let Named::Context(name) = named() else { return Ok(None) };
+    let cmd = address_of_the_context();
+    let fix = "choose a docker context that is there (`docker context ls`), or unset DOCKER_CONTEXT";
+    let address = runner.run(&cmd)?.checked(&cmd, fix)?.text().trim().to_owned();
+    if address.starts_with("ssh://") {
+        return Err(Error::Tool {
+            problem: format!("talosctl does not reach the engine of the docker context {name}, {address}"),
+            fix: "use an engine of this machine (`docker context use default`)".to_owned(),
+        });
+    }
+    Ok(Some(address).filter(|address| !address.is_empty()))
+}
+
+fn address_of_the_context() -> Cmd {
+    Cmd::read("docker").args(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
 }
 
 /// An engine that was named and does not answer is somebody else's to start.

@@ -362,10 +362,10 @@ mod tests {
     fn what_is_echoed_of_directory_and_environment_is_what_runs() {
         let dir = std::env::temp_dir().canonicalize().unwrap();
         let dir = Utf8PathBuf::from_path_buf(dir).unwrap();
-        let cmd = Cmd::read("sh").args(["-c", "pwd; echo ${CARGO-none} $X"]).env("X", "a b");
-        let cmd = cmd.env_remove("CARGO").dir(&dir);
+        let cmd = Cmd::read("sh").args(["-c", "pwd; echo ${CARGO-none} $X; umask; cat"]).env("X", "a b");
+        let cmd = cmd.env_remove("CARGO").dir(&dir).umask("027").no_input();
         let ran = runner().run(&cmd).unwrap().text();
-        assert_eq!(ran, format!("{dir}\nnone a b\n"));
+        assert_eq!(ran, format!("{dir}\nnone a b\n0027\n"));
         let pasted = runner().run(&Cmd::read("sh").args(["-c", &cmd.shell()])).unwrap().text();
         assert_eq!(pasted, ran, "{}", cmd.shell());
     }

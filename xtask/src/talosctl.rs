@@ -182,10 +182,12 @@ pub fn needs_api_version(version: &Version, engine: (u64, u64)) -> bool {
 ///
 /// `program` is where talosctl is, since sudo searches a `PATH` of its own; its bare name will do where that has it.
 /// `keep` names more variables that the user has set and talosctl reads (`TALOSCONFIG`, `KUBECONFIG`, `TALOS_HOME`).
+/// It reads nothing: where sudo gives a command a terminal of its own (`use_pty`), it takes Ctrl-C for that one alone as
+/// long as it reads this one, and this process would never hear of it.
 pub fn as_root(cmd: Cmd, program: &str, keep: &[&str]) -> Cmd {
     let names: Vec<&str> = ["HOME"].into_iter().chain(cmd.env_names()).chain(keep.iter().copied()).collect();
     let preserve = format!("--preserve-env={}", names.join(","));
-    cmd.program(program).under("sudo", [preserve])
+    cmd.program(program).under("sudo", [preserve]).no_input()
 }
 
 #[cfg(test)]
@@ -270,10 +272,10 @@ mod tests {
         assert_eq!(
             as_root(cmd, "/opt/bin/talosctl", &["TALOSCONFIG"]).shell(),
             "(cd /scratch && env -u TAG DOCKER_API_VERSION=1.41 sudo \
-             --preserve-env=HOME,DOCKER_API_VERSION,TALOSCONFIG /opt/bin/talosctl x)"
+             --preserve-env=HOME,DOCKER_API_VERSION,TALOSCONFIG /opt/bin/talosctl x </dev/null)"
         );
         let plain = as_root(version(), PROGRAM, &[]).shell();
-        assert_eq!(plain, "env -u TAG sudo --preserve-env=HOME talosctl version --client");
+        assert_eq!(plain, "env -u TAG sudo --preserve-env=HOME talosctl version --client </dev/null");
     }
 
     #[test]

@@ -117,3 +117,23 @@ fn nodes_find_the_mirrors_where_the_settings_say() {
     assert!(silent.code == Some(1) && silent.stderr.contains("no registry answers on http://127.0.0.9:"), "{silent:?}");
     assert_eq!(user.world.left(), Vec::<String>::new());
 }
+
+#[test]
+fn talosctl_is_told_of_the_engine_that_a_docker_context_names() {
+    let mut user = User::without_caches("context", "v1.9.6");
+    let folder = user.home.join("docker");
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    let host = if host.is_empty() { "unix:///var/run/docker.sock".to_owned() } else { host };
+    let sh = user.shell();
+    let create = |name: &str, host: &str| {
+        let at = format!("host={host}");
+        let create = xshell::cmd!(sh, "docker --config {folder} context create {name} --docker {at}");
+        create.quiet().ignore_stdout().ignore_stderr().run().unwrap();
+    };
+    create("here", &host);
+    user.set("DOCKER_CONFIG", folder.as_str());
+    user.set("DOCKER_HOST", "");
+    user.set("DOCKER_CONTEXT", "here");
+    let dry = user.make("--docker", &["--no-cache", "--dry-run"]);
+    assert!(dry.code == Some(0) && dry.stdout.contains(&format!(" DOCKER_HOST={host} ")), "{dry:?}");
+}

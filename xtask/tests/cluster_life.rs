@@ -68,6 +68,18 @@ fn what_is_half_made_is_recognised_and_goes_by_its_labels() {
 }
 
 #[test]
+fn a_cluster_goes_without_a_talosctl_that_can_be_asked() {
+    let user = User::without_caches("unasked", "v1.9.6");
+    assert_eq!(user.make("--docker", &["--no-cache", "--workers", "0"]).code, Some(0));
+    let program = user.home.join("bin/talosctl");
+    std::fs::remove_file(&program).unwrap();
+    write_program(user.home.join("bin").as_std_path(), "talosctl", "#!/bin/sh\necho 'Tag: none'\n");
+    let down = user.down();
+    assert!(down.code == Some(0) && down.stderr.contains("goes without talosctl"), "{down:?}");
+    assert_eq!(user.objects(), "");
+}
+
+#[test]
 fn what_has_no_record_here_goes_only_when_it_is_named() {
     let mut user = User::without_caches("unnamed", "v1.8.4");
     // The default name is talosctl's own as well, so this uses none that anybody else could have.

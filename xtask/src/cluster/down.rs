@@ -54,12 +54,27 @@ pub fn down(app: &App, name: Option<&str>) -> Result<()> {
             let strangers = objects.strangers.join(", ");
             app.term.warn(&format!("this stays, since it is of a cluster made without this tool: {strangers}"));
         }
-        let found = Tool::Talosctl.path().map(|_| Talos::find(&app.processes, provisioner)).transpose()?;
+        let found = talos(app, provisioner)?;
         remove(app, &place, found.as_ref())?;
         app.term.step(&format!("cluster {} is removed; the caches are as they were", place.name()));
     }
     drop(lock);
     app.print(String::new, || json!({ "removed": there }))
+}
+
+/// The talosctl of this machine, where there is one that can be asked: what is there goes without one as well.
+fn talos(app: &App, provisioner: Provisioner) -> Result<Option<Talos>> {
+    if Tool::Talosctl.path().is_none() {
+        return Ok(None);
+    }
+    match Talos::find(&app.processes, provisioner) {
+        Ok(talos) => Ok(Some(talos)),
+        Err(interrupted @ Error::Interrupted { .. }) => Err(interrupted),
+        Err(other) => {
+            app.term.warn(&format!("the cluster goes without talosctl, which cannot be asked: {other}"));
+            Ok(None)
+        }
+    }
 }
 
 /// Removes all that there is of a cluster.

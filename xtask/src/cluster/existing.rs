@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use camino::Utf8Path;
+
 use crate::cluster::place::{Place, Progress, Record};
 use crate::cluster::processes;
-use crate::error::{Finding, Result};
+use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::observe::lines;
 use crate::talosctl::Provisioner;
@@ -72,9 +74,9 @@ pub fn observe(
 ) -> Result<Objects> {
     let state = place.talosctl_state();
     let mut objects = Objects {
-        state: state.exists(),
-        state_file: state.join("state.yaml").exists(),
-        processes: processes::recorded(&state),
+        state: is_there(&state)?,
+        state_file: is_there(&state.join("state.yaml"))?,
+        processes: processes::recorded(&state).map_err(shut(&state))?,
         elsewhere: place.elsewhere().exists(),
         ..Objects::default()
     };
@@ -85,6 +87,20 @@ pub fn observe(
         }
     }
     Ok(objects)
+}
+
+/// Whether a path is there: that it may not be looked at is no answer.
+fn is_there(path: &Utf8Path) -> Result<bool> {
+    path.try_exists().map_err(shut(path))
+}
+
+/// talosctl makes the state of virtual machines as root, and a umask may have kept everybody else out of it.
+fn shut(path: &Utf8Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| Error::Tool {
+        problem: format!("cannot look at {path}: {error}"),
+        fix: format!("let everybody look into it: sudo chmod -R a+rX {}", path.parent().unwrap_or(&path)),
+    }
 }
 
 /// What the engine has with the labels of a cluster.
@@ -126,7 +142,9 @@ pub fn provisioner(record: Option<&Record>, place: &Place) -> Provisioner {
     let state = place.talosctl_state();
     let text = std::fs::read_to_string(state.join("state.yaml")).unwrap_or_default();
     let written = text.lines().any(|line| line.trim() == "provisionername: qemu");
-    if written || !processes::recorded(&state).is_empty() { Provisioner::Qemu } else { Provisioner::Docker }
+    // Only virtual machines are made as root, and so may be shut.
+    let none = processes::recorded(&state).is_ok_and(|processes| processes.is_empty());
+    if written || !none { Provisioner::Qemu } else { Provisioner::Docker }
 }
 
 impl Objects {

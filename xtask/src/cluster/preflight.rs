@@ -1,5 +1,7 @@
 //! What has to be on a machine before talosctl is started, all of it looked at together.
 
+use std::net::Ipv4Addr;
+
 use camino::Utf8Path;
 use ipnet::Ipv4Net;
 
@@ -109,6 +111,38 @@ pub fn networks(runner: &dyn Runner, place: &Place) -> Vec<(String, Ipv4Net)> {
     text.lines().filter_map(line).collect()
 }
 
+/// The addresses of this host's interfaces, by interface, without the engine's bridges, whose networks the engine tells,
+/// and the cluster's own; none where there is no `ip`.
+pub fn addresses(runner: &dyn Runner, place: &Place) -> Vec<(String, Ipv4Addr)> {
+    if which::which("ip").is_err() {
+        return Vec::new();
+    }
+    let show = Cmd::read("ip").args(["-o", "-4", "addr", "show"]);
+    let text = runner.run(&show).map(|output| output.text()).unwrap_or_default();
+    let others = read_addresses(&text).into_iter().filter(|(interface, _)| {
+        !interface.starts_with("br-") && !interface.starts_with("docker") && *interface != place.bridge()
+    });
+    others.collect()
+}
+
+/// Reads what `ip -o -4 addr show` prints: `2: eth0    inet 192.0.2.7/24 brd ...`.
+fn read_addresses(text: &str) -> Vec<(String, Ipv4Addr)> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let interface = words.next()?.to_owned();
+        let address = words.skip_while(|word| *word != "inet").nth(1)?.split('/').next()?.parse().ok()?;
+        Some((interface, address))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// An interface of this host that is in the cluster's network already, as a finding; pure.
+pub fn taken(addresses: &[(String, Ipv4Addr)], cidr: Ipv4Net) -> Option<Finding> {
+    let (interface, address) = addresses.iter().find(|(_, address)| cidr.contains(address))?;
+    let problem = format!("{cidr} is in use: {interface} of this host has the address {address}");
+    Some(Finding::new("--cidr", problem, "choose another network, 10.6.0.0/24 for instance"))
+}
+
 /// Another network that a cluster's would overlap with, as a finding; pure.
 pub fn overlap(networks: &[(String, Ipv4Net)], cidr: Ipv4Net) -> Option<Finding> {
     let meets = |net: &Ipv4Net| net.contains(&cidr.network()) || cidr.contains(&net.network());
@@ -145,6 +179,21 @@ mod tests {
         assert!(overlap(&networks, "172.17.5.0/24".parse().unwrap()).is_some());
         assert!(overlap(&networks, "172.0.0.0/8".parse().unwrap()).is_some());
         assert_eq!(overlap(&networks, "10.5.0.0/24".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn an_address_of_this_host_in_the_network_is_found() {
+        let text = "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever\n\
+                    2: wlan0    inet 10.0.0.5/8 brd 10.255.255.255 scope global wlan0\n\
+                    7: talos12ab34cd    inet 10.5.0.1/24 brd 10.5.0.255 scope global talos12ab34cd\n\
+                    9: wg0    inet 10.6.0.1 peer 10.6.0.2/32 scope global wg0\n";
+        let addresses = read_addresses(text);
+        assert_eq!(addresses.len(), 4, "{addresses:?}");
+        let finding = taken(&addresses, "10.5.0.0/24".parse().unwrap()).unwrap();
+        assert_eq!(finding.problem, "10.5.0.0/24 is in use: talos12ab34cd of this host has the address 10.5.0.1");
+        assert!(taken(&addresses, "10.6.0.0/24".parse().unwrap()).is_some());
+        // Others route more than that to somewhere else, and a nearer network goes before it.
+        assert_eq!(taken(&addresses, "10.7.0.0/24".parse().unwrap()), None);
     }
 
     #[test]

@@ -127,7 +127,8 @@ impl Looked<'_> {
         let existing = existing::classify(record, &objects);
         let in_the_way = existing::in_the_way(&existing, &objects, place, args.recreate, args.name.is_some());
         self.findings.extend(in_the_way);
-        self.findings.extend(preflight::overlap(&preflight::networks(runner, place), cidr));
+        let overlap = preflight::overlap(&preflight::networks(runner, place), cidr);
+        self.findings.extend(overlap.or_else(|| preflight::taken(&preflight::addresses(runner, place), cidr)));
         self.findings.extend(differs(&existing, asked, place, args.recreate));
         Ok(existing)
     }

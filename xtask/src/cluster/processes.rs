@@ -19,17 +19,21 @@ const SLACK: Duration = Duration::from_secs(5);
 const TICKS: f64 = 100.0;
 
 /// What talosctl recorded, a file `NAME.pid` each, and whether it runs.
-pub fn recorded(state: &Utf8Path) -> Vec<Node> {
+///
+/// # Errors
+/// The folder or a file may not be looked into.
+pub fn recorded(state: &Utf8Path) -> std::io::Result<Vec<Node>> {
     let mut nodes: Vec<Node> =
-        files(state).into_iter().map(|file| Node { up: is_its_own(&file), name: file.name }).collect();
+        files(state)?.into_iter().map(|file| Node { up: is_its_own(&file), name: file.name }).collect();
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    nodes
+    Ok(nodes)
 }
 
 /// The process ids of everything that runs for a cluster: what talosctl recorded, and what its state directory is on
 /// the command line of (QEMU itself).
 pub fn running(state: &Utf8Path) -> Vec<String> {
-    let mut pids: Vec<String> = files(state).into_iter().filter(is_its_own).map(|file| file.pid).collect();
+    let mut pids: Vec<String> =
+        files(state).unwrap_or_default().into_iter().filter(is_its_own).map(|file| file.pid).collect();
     let entries = Utf8Path::new("/proc").read_dir_utf8().into_iter().flatten().flatten();
     let all = entries.map(|entry| entry.file_name().to_owned()).filter(|name| name.parse::<u32>().is_ok());
     let inside = format!("{state}/");
@@ -40,15 +44,26 @@ pub fn running(state: &Utf8Path) -> Vec<String> {
     pids
 }
 
-fn files(state: &Utf8Path) -> Vec<Recorded> {
-    let Ok(entries) = state.read_dir_utf8() else { return Vec::new() };
-    let file = |path: &Utf8Path| {
-        let name = path.file_name()?.strip_suffix(".pid")?.to_owned();
-        let pid = std::fs::read_to_string(path).ok()?.trim().to_owned();
-        pid.parse::<u32>().ok()?;
-        Some(Recorded { name, pid, written: path.metadata().ok()?.modified().ok()? })
+fn files(state: &Utf8Path) -> std::io::Result<Vec<Recorded>> {
+    let entries = match state.read_dir_utf8() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
     };
-    entries.flatten().filter_map(|entry| file(entry.path())).collect()
+    let file = |path: &Utf8Path, name: &str| -> std::io::Result<Option<Recorded>> {
+        let pid = std::fs::read_to_string(path)?.trim().to_owned();
+        let written = path.metadata()?.modified()?;
+        Ok(pid.parse::<u32>().is_ok().then(|| Recorded { name: name.to_owned(), pid, written }))
+    };
+    let mut files = Vec::new();
+    for entry in entries.flatten() {
+        let Some(name) = entry.file_name().strip_suffix(".pid") else { continue };
+        match file(entry.path(), name) {
+            // One that went since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            found => files.extend(found?),
+        }
+    }
+    Ok(files)
 }
 
 /// Whether a recorded process runs and is the one that was recorded: a number is given out again, to a process that

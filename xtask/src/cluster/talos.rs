@@ -5,7 +5,14 @@ use crate::exec::{Cmd, Runner};
 use crate::observe::engine_answer;
 use crate::talosctl::{self, Provisioner, Version};
 use crate::tool::{self, Tool};
-use crate::{docker, engine};
+use crate::{docker, endpoint, engine};
+
+/// Whether this process's umask keeps others from what it makes (`proc(5)`: `Umask` in `status`).
+fn shuts_out_others() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).map(str::trim);
+    umask.and_then(|umask| u32::from_str_radix(umask, 8).ok()).is_some_and(|umask| umask & 0o055 != 0)
+}
 
 /// The talosctl of this machine.
 pub struct Talos {
@@ -16,6 +23,8 @@ pub struct Talos {
     pub root: bool,
     /// The engine's API version, where talosctl has to be told of it.
     api: Option<String>,
+    /// The engine's address, where a docker context names it: talosctl knows `DOCKER_HOST` alone.
+    host: Option<String>,
 }
 
 /// Variables that talosctl reads, and that sudo would drop.
@@ -32,9 +41,10 @@ impl Talos {
         let cmd = talosctl::version();
         let output = runner.run(&cmd)?.checked(&cmd, "run it by hand; reinstall talosctl if it does not start")?;
         let version = Version::read(&output.text())?;
-        let mut talos = Self { version, path, root: engine::is_root(runner)?, api: None };
+        let mut talos = Self { version, path, root: engine::is_root(runner)?, api: None, host: None };
         if provisioner == Provisioner::Docker {
             talos.api = talos.api_to_name(runner)?;
+            talos.host = endpoint::of_the_context(runner)?;
         }
         Ok(talos)
     }
@@ -60,12 +70,13 @@ impl Talos {
         ))
     }
 
-    /// A command of talosctl that is told of the engine's API where it has to be.
+    /// A command of talosctl that is told of the engine's address and API where it has to be.
     pub fn told_of_the_engine(&self, cmd: Cmd) -> Cmd {
-        match &self.api {
-            Some(api) => cmd.env(talosctl::API_VARIABLE, api),
+        let told = [("DOCKER_HOST", &self.host), (talosctl::API_VARIABLE, &self.api)];
+        told.into_iter().fold(cmd, |cmd, (name, value)| match value {
+            Some(value) => cmd.env(name, value),
             None => cmd,
-        }
+        })
     }
 
     /// A command of talosctl as it is started here: told of the engine's API, and as root for virtual machines.
@@ -75,6 +86,8 @@ impl Talos {
             return cmd;
         }
         let kept: Vec<&str> = KEPT.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
-        talosctl::as_root(cmd, &self.path, &kept)
+        let cmd = talosctl::as_root(cmd, &self.path, &kept);
+        // sudo adds the user's umask to its own, and the user has to look into what talosctl makes.
+        if shuts_out_others() { cmd.umask("022") } else { cmd }
     }
 }
