@@ -1,7 +1,7 @@
 //! `cache-clean`: removes proxies and what they cached, and says how much that was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 use serde_json::json;
@@ -15,8 +15,10 @@ use crate::exec::{Cmd, Runner};
 use crate::observe::{self, together};
 use crate::{disk, report};
 
-/// How often to try: another terminal may be removing the same.
+/// How often to try where the engine refuses.
 const TRIES: usize = 5;
+/// How long another terminal that is removing the same is given.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is to be removed.
 pub struct Doomed {
@@ -124,7 +126,8 @@ impl Clean<'_> {
         // Looking and measuring takes its time, in which a user may have thought better of it.
         self.runner.go_on()?;
         let mut commands = first.commands();
-        for _ in 0..TRIES {
+        let (mut tries, started) = (0, Instant::now());
+        while tries < TRIES && started.elapsed() < PATIENCE {
             let mut failed = None;
             for cmd in &commands {
                 let output = self.runner.run(cmd)?;
@@ -132,6 +135,8 @@ impl Clean<'_> {
                     failed.or_else(|| output.checked(cmd, "see what the engine says of it, then run this again").err());
             }
             let Some(error) = failed else { return Ok(()) };
+            // The engine's own word, on 20.10 and 29.
+            tries += usize::from(!error.to_string().contains("is already in progress"));
             commands = self.doomed()?.commands();
             if commands.is_empty() {
                 return Ok(());
