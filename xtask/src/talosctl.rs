@@ -10,6 +10,7 @@ use crate::exec::Cmd;
 
 pub mod context;
 pub mod create;
+pub mod extra;
 pub mod flags;
 pub mod network;
 pub mod show;

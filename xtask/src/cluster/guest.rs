@@ -10,7 +10,8 @@ use crate::config::{Bind, Mirror};
 use crate::error::{Finding, Result};
 use crate::exec::{Cmd, Processes, Runner};
 use crate::store::{self, Item};
-use crate::talosctl::create::{self, Boot, Create, given, value};
+use crate::talosctl::create::{self, Boot, Create};
+use crate::talosctl::extra::{given, value};
 use crate::talosctl::{self, Dialect, Version};
 use crate::{engine, image, registry};
 
