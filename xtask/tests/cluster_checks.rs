@@ -117,3 +117,15 @@ fn nodes_find_the_mirrors_where_the_settings_say() {
     assert!(silent.code == Some(1) && silent.stderr.contains("no registry answers on http://127.0.0.9:"), "{silent:?}");
     assert_eq!(user.world.left(), Vec::<String>::new());
 }
+
+#[test]
+fn talos_home_is_read_from_1_12_on_as_talosctl_does() {
+    let mut user = User::without_caches("home", "v1.11.6");
+    user.set("TALOS_HOME", user.home.join("other").as_str());
+    for (tag, fetches) in [("v1.11.6", false), ("v1.12.4", true)] {
+        user.set("STANDIN_TALOSCTL_VERSION", tag);
+        let dry = user.make("--qemu", &["--no-cache", "--dry-run"]);
+        // The plugins are there in ~/.talos.
+        assert!(dry.code == Some(0) && dry.stdout.contains("talosctl-cni-bundle") == fetches, "{tag}: {dry:?}");
+    }
+}

@@ -189,7 +189,7 @@ fn run(app: &App, prepared: &Prepared, left_out: Vec<String>) -> Result<()> {
             .map_err(Error::io(format!("write {file}")))?;
     }
     talos.api_note().iter().for_each(|note| app.term.step(note));
-    let unowned = guest::not_there_yet(place.home());
+    let unowned = guest::not_there_yet(place.home(), &talos.version);
     let ended = app.processes.attached(&cmd);
     // The engine is asked although an interrupted run is over: what is left is what the user needs to know.
     let objects = existing::observe(&app.processes, place, None, provisioner);

@@ -75,7 +75,7 @@ pub fn observe(
         state: state.exists(),
         state_file: state.join("state.yaml").exists(),
         processes: processes::recorded(&state),
-        elsewhere: place.elsewhere().exists(),
+        elsewhere: place.elsewhere(),
         ..Objects::default()
     };
     if provisioner == Provisioner::Docker {

@@ -41,7 +41,8 @@ impl<'a> Files<'a> {
     }
 
     fn with<T>(&self, version: &Version, work: impl FnOnce(&Wish<'_>) -> Result<T>) -> Result<T> {
-        let (home, folder) = (talos_home(self.place.home()), boot_folder(self.place.home()));
+        let home = talos_home(self.place.home(), &self.talos.version);
+        let folder = boot_folder(self.place.home());
         let arch = boot::arch(std::env::consts::ARCH)?;
         let sources = &self.app.config.boot;
         work(&Wish { version: version.semver(), arch, home: &home, folder: &folder, sources })
@@ -157,8 +158,9 @@ pub fn pull_through(app: &App, mirrors: &[Mirror], reference: &str) -> Result<()
 }
 
 /// The files of the user's that talosctl writes and that are not there yet: as root it would make them root's.
-pub fn not_there_yet(home: &Utf8Path) -> Vec<Utf8PathBuf> {
-    let files = [".talos", ".talos/config", ".kube", ".kube/config"].map(|name| home.join(name));
+pub fn not_there_yet(home: &Utf8Path, version: &Version) -> Vec<Utf8PathBuf> {
+    let talos = talos_home(home, version);
+    let files = [talos.clone(), talos.join("config"), home.join(".kube"), home.join(".kube/config")];
     let named = ["TALOSCONFIG", "KUBECONFIG"].map(|name| std::env::var(name).unwrap_or_default());
     // The first of several is the one that is written to.
     let named = named.iter().filter_map(|paths| paths.split(':').next()).filter(|path| !path.is_empty());
