@@ -6,14 +6,14 @@ use crate::app::App;
 use crate::cli;
 use crate::cluster::existing::{self, Existing};
 use crate::cluster::mirrors;
-use crate::cluster::place::{Asked, Place, Record};
+use crate::cluster::place::{Asked, Place, Record, here};
 use crate::cluster::preflight::{self, Machine};
 use crate::cluster::talos::Talos;
 use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::mirror_format::Endpoint;
 use crate::talosctl::create::{Create, MirrorsAs};
-use crate::talosctl::{self, Provisioner, Version, flags, network};
+use crate::talosctl::{self, Provisioner, Version, extra, flags, network};
 use crate::tool::Tool;
 use crate::{engine, observe};
 
@@ -54,6 +54,7 @@ pub fn prepare(app: &App, args: &cli::Cluster, place: Place) -> Result<Prepared>
         wish.mirrors = looked.kept("mirrors", address).map_or_else(Vec::new, |at| mirrors::told(&mirrors, &at));
     }
     let Some(talos) = talos else { return Err(Error::Blocked(looked.findings)) };
+    wish.extra = extra::absolute(&args.extra, &talos.version, &here()?);
     wishes(&mut wish, args, &talos, &place);
     looked.findings.extend(wish.command(&talos.version).err().unwrap_or_default());
     let asked = asked(args, &wish);
@@ -138,7 +139,6 @@ fn wishes(wish: &mut Create, args: &cli::Cluster, talos: &Talos, place: &Place) 
     wish.controlplanes = args.controlplanes;
     wish.workers = args.workers;
     wish.kubernetes_version.clone_from(&args.kubernetes_version);
-    wish.extra.clone_from(&args.extra);
     if args.mirrors_as == cli::MirrorsAs::Patch && !wish.mirrors.is_empty() {
         wish.mirrors_as = MirrorsAs::Patch(place.work().join("mirrors.yaml"));
     }
@@ -168,7 +168,7 @@ fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
         talos_version: args.talos_version.clone(),
         kubernetes_version: args.kubernetes_version.clone(),
         mirrors: wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect(),
-        extra: args.extra.clone(),
+        extra: wish.extra.clone(),
     }
 }
 

@@ -1,8 +1,12 @@
 //! The talosctl that is installed: which one, and how its commands are started here.
 
+use camino::Utf8Path;
+
+use crate::cluster::place::here;
 use crate::error::Result;
 use crate::exec::{Cmd, Runner};
 use crate::observe::engine_answer;
+use crate::talosctl::extra::path;
 use crate::talosctl::{self, Provisioner, Version};
 use crate::tool::{self, Tool};
 use crate::{docker, engine};
@@ -16,6 +20,8 @@ pub struct Talos {
     pub root: bool,
     /// The engine's API version, where talosctl has to be told of it.
     api: Option<String>,
+    /// Variables with relative paths, as they have to be for a talosctl that is started in another folder.
+    anchored: Vec<(&'static str, String)>,
 }
 
 /// Variables that talosctl reads, and that sudo would drop.
@@ -32,7 +38,7 @@ impl Talos {
         let cmd = talosctl::version();
         let output = runner.run(&cmd)?.checked(&cmd, "run it by hand; reinstall talosctl if it does not start")?;
         let version = Version::read(&output.text())?;
-        let mut talos = Self { version, path, root: engine::is_root(runner)?, api: None };
+        let mut talos = Self { version, path, root: engine::is_root(runner)?, api: None, anchored: anchored()? };
         if provisioner == Provisioner::Docker {
             talos.api = talos.api_to_name(runner)?;
         }
@@ -60,21 +66,52 @@ impl Talos {
         ))
     }
 
-    /// A command of talosctl that is told of the engine's API where it has to be.
-    pub fn told_of_the_engine(&self, cmd: Cmd) -> Cmd {
-        match &self.api {
-            Some(api) => cmd.env(talosctl::API_VARIABLE, api),
-            None => cmd,
-        }
+    /// A command of talosctl in its environment: told of the engine's API where it has to be, and of the user's files
+    /// wherever it is started.
+    pub fn equipped(&self, cmd: Cmd) -> Cmd {
+        let api = self.api.iter().map(|api| (talosctl::API_VARIABLE, api));
+        let anchored = self.anchored.iter().map(|(name, value)| (*name, value));
+        api.chain(anchored).fold(cmd, |cmd, (name, value)| cmd.env(name, value))
     }
 
-    /// A command of talosctl as it is started here: told of the engine's API, and as root for virtual machines.
+    /// A command of talosctl as it is started here: in its environment, and as root for virtual machines.
     pub fn ready(&self, cmd: Cmd, provisioner: Provisioner) -> Cmd {
-        let cmd = self.told_of_the_engine(cmd);
+        let cmd = self.equipped(cmd);
         if provisioner == Provisioner::Docker || self.root {
             return cmd;
         }
-        let kept: Vec<&str> = KEPT.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+        let set =
+            |name: &&str| self.anchored.iter().all(|(known, _)| known != name) && std::env::var_os(name).is_some();
+        let kept: Vec<&str> = KEPT.into_iter().filter(set).collect();
         talosctl::as_root(cmd, &self.path, &kept)
+    }
+}
+
+/// `TALOSCONFIG`, which is one path, and `KUBECONFIG`, which may be several, where any of them is relative.
+fn anchored() -> Result<Vec<(&'static str, String)>> {
+    let mut anchored = Vec::new();
+    for (name, several) in [("TALOSCONFIG", false), ("KUBECONFIG", true)] {
+        let value = std::env::var(name).unwrap_or_default();
+        let absolute = |path: &str| path.is_empty() || path.starts_with('/');
+        if if several { value.split(':').all(absolute) } else { absolute(&value) } {
+            continue;
+        }
+        anchored.push((name, from_here(&value, several, &here()?)));
+    }
+    Ok(anchored)
+}
+
+fn from_here(value: &str, several: bool, here: &Utf8Path) -> String {
+    if several { value.split(':').map(|one| path(one, here)).collect::<Vec<_>>().join(":") } else { path(value, here) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_with_relative_paths_are_those_of_the_users_folder() {
+        assert_eq!(from_here("a:/b::./c", true, "/w".into()), "/w/a:/b::/w/c");
+        assert_eq!(from_here("a:b", false, "/w".into()), "/w/a:b");
     }
 }
