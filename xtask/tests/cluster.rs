@@ -89,6 +89,18 @@ fn qemu_clusters_with_every_release() {
 }
 
 #[test]
+fn the_iso_of_another_factory_is_put_under_its_own_name() {
+    let user = User::without_caches("factory", "v1.12.4");
+    let origin = Origin::start();
+    origin.put(&format!("/image/{SCHEMATIC}/v1.12.4/metal-amd64.iso"), b"another iso");
+    let made = user.make("--qemu", &["--no-cache", "--", "--image-factory-url", &origin.address()]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let name = format!("http---127.0.0.1-{}-image-{SCHEMATIC}-v1.12.4-metal-amd64.iso", origin.port);
+    assert_eq!(std::fs::read(user.home.join(".talos/cache").join(name)).unwrap(), b"another iso");
+    assert_eq!(user.down().code, Some(0));
+}
+
+#[test]
 fn mirrors_can_be_a_patch_where_talosctl_takes_one() {
     let mut user = User::new("patch", "v1.1.2");
     let refused = user.make("--docker", &["--mirrors-as", "patch"]);

@@ -55,7 +55,7 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     match provisioner {
         Provisioner::Qemu => {
             let files = Files::new(app, &prepared.place, &prepared.talos, &prepared.wish);
-            let boot = files.map_err(|finding| Error::Blocked(vec![finding]))?.provide()?;
+            let boot = files?.provide()?;
             prepared.wish.boot = boot;
         }
         Provisioner::Docker => {
@@ -147,9 +147,10 @@ fn dry_run(app: &App, args: &cli::Cluster, prepared: &Prepared) -> Result<()> {
     let mut fetched = Vec::new();
     if wish.provisioner == Provisioner::Qemu {
         let files = Files::new(app, &prepared.place, &prepared.talos, &prepared.wish);
-        let files = files.map_err(|finding| Error::Blocked(vec![finding]))?;
+        let files = files?;
         fetched = files.absent()?;
         wish.boot = files.boot()?;
+        files.left_to_talosctl().into_iter().for_each(|note| app.term.step(note));
         lines.extend(fetched.iter().map(|item| format!("would fetch {} to {}\n", item.address, item.path)));
     }
     if own_caches && wish.provisioner == Provisioner::Docker {

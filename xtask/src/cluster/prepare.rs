@@ -5,6 +5,7 @@ use ipnet::Ipv4Net;
 use crate::app::App;
 use crate::cli;
 use crate::cluster::existing::{self, Existing};
+use crate::cluster::guest::Files;
 use crate::cluster::mirrors;
 use crate::cluster::place::{Asked, Place, Record, here};
 use crate::cluster::preflight::{self, Machine};
@@ -12,8 +13,8 @@ use crate::cluster::talos::Talos;
 use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::mirror_format::Endpoint;
-use crate::talosctl::create::{Create, MirrorsAs};
-use crate::talosctl::{self, Provisioner, Version, extra, flags, network};
+use crate::talosctl::create::{self, Create, MirrorsAs};
+use crate::talosctl::{self, Dialect, Provisioner, Version, extra, flags, network};
 use crate::tool::Tool;
 use crate::{engine, observe};
 
@@ -57,6 +58,9 @@ pub fn prepare(app: &App, args: &cli::Cluster, place: Place) -> Result<Prepared>
     wish.extra = extra::absolute(&args.extra, &talos.version, &here()?);
     wishes(&mut wish, args, &talos, &place);
     looked.findings.extend(wish.command(&talos.version).err().unwrap_or_default());
+    if provisioner == Provisioner::Qemu {
+        looked.kept("boot files", Files::new(app, &place, &talos, &wish).map(|_| ()));
+    }
     let asked = asked(args, &wish);
     let existing = if engine { looked.existing(&place, &asked, args, cidr)? } else { Existing::Nothing };
     if looked.findings.is_empty() {
@@ -142,20 +146,27 @@ fn wishes(wish: &mut Create, args: &cli::Cluster, talos: &Talos, place: &Place) 
     if args.mirrors_as == cli::MirrorsAs::Patch && !wish.mirrors.is_empty() {
         wish.mirrors_as = MirrorsAs::Patch(place.work().join("mirrors.yaml"));
     }
+    wish.install_image = installer(wish, args, talos);
     let Some(tag) = &args.talos_version else { return };
     let version = Version::parse(tag);
-    match (wish.provisioner, &version) {
+    if let (Provisioner::Docker, Some(version)) = (wish.provisioner, &version) {
         // Containers run the Talos of their image, whatever else is said.
-        (Provisioner::Docker, Some(version)) => wish.image = Some(talosctl::image("talos", version)),
-        (Provisioner::Qemu, Some(version)) if !talos.version.at_least((1, 12)) => {
-            wish.install_image = Some(talosctl::image("installer", version));
-        }
-        _ => {}
+        wish.image = Some(talosctl::image("talos", version));
     }
     let flag = flags::flag(flags::Opt::TalosVersion, &talos.version, wish.provisioner);
     if wish.provisioner == Provisioner::Qemu || version.is_none() || flag.is_ok() {
         wish.talos_version = Some(tag.clone());
     }
+}
+
+/// What virtual machines install up to 1.11: the Talos that they boot, where that is not talosctl's own.
+fn installer(wish: &Create, args: &cli::Cluster, talos: &Talos) -> Option<String> {
+    // Beside boot files of the user's own, what is said behind `--` is about the configuration alone.
+    let own_files = create::boots_from_elsewhere(&wish.extra);
+    let behind = extra::value(&wish.extra, "talos-version").filter(|_| !own_files);
+    let version = Version::parse(behind.or(args.talos_version.as_deref())?)?;
+    let installs = wish.provisioner == Provisioner::Qemu && Dialect::of(&talos.version) == Dialect::Classic;
+    installs.then(|| talosctl::image("installer", &version))
 }
 
 fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
@@ -168,7 +179,7 @@ fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
         talos_version: args.talos_version.clone(),
         kubernetes_version: args.kubernetes_version.clone(),
         mirrors: wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect(),
-        extra: wish.extra.clone(),
+        extra: extra::without_secrets(&wish.extra),
     }
 }
 

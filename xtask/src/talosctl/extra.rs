@@ -117,6 +117,24 @@ pub fn absolute(extra: &[String], version: &Version, folder: &Utf8Path) -> Vec<S
     extra.iter().map(&mut one).collect()
 }
 
+/// The same flags for a record, which anybody may read.
+pub fn without_secrets(extra: &[String]) -> Vec<String> {
+    let mut secret = false;
+    let mut one = |word: &String| {
+        if std::mem::take(&mut secret) {
+            return "***".to_owned();
+        }
+        match Flag::read(word) {
+            Some(Flag { head, name: "image-factory-auth", value: Some(_) }) => format!("{head}***"),
+            flag => {
+                secret = flag.is_some_and(|flag| flag.name == "image-factory-auth");
+                word.clone()
+            }
+        }
+    };
+    extra.iter().map(&mut one).collect()
+}
+
 fn anchored(kind: Kind, value: &str, version: &Version, folder: &Utf8Path) -> String {
     match kind {
         Kind::Path => path(value, folder),
@@ -210,6 +228,12 @@ mod tests {
         ] {
             assert_eq!(absolute(&words(given), &v("v1.11.6"), "/w".into()).join(" "), expected);
         }
+    }
+
+    #[test]
+    fn a_record_has_no_secret_in_it() {
+        let extra = words("--image-factory-auth a:b --image-factory-auth=c:d --cpus 2");
+        assert_eq!(without_secrets(&extra).join(" "), "--image-factory-auth *** --image-factory-auth=*** --cpus 2");
     }
 
     #[test]
