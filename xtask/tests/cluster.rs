@@ -105,9 +105,15 @@ fn mirrors_can_be_a_patch_where_talosctl_takes_one() {
     let mut user = User::new("patch", "v1.1.2");
     let refused = user.make("--docker", &["--mirrors-as", "patch"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("it exists from 1.2 on"), "{refused:?}");
-    for (tag, part) in [("v1.2.9", "machine:\n  registries:\n"), ("v1.14.0-rc.1", "kind: RegistryMirrorConfig\n")] {
+    let (field, document) = ("machine:\n  registries:\n", "kind: RegistryMirrorConfig\n");
+    for (tag, flags, part) in [
+        ("v1.2.9", &[][..], field),
+        ("v1.14.0-rc.1", &[], document),
+        // An older Talos in the image of the nodes rejects the documents that talosctl would take.
+        ("v1.14.0-rc.1", &["--", "--image", "ghcr.io/siderolabs/talos:v1.9.6"], field),
+    ] {
         user.set("STANDIN_TALOSCTL_VERSION", tag);
-        let made = user.make("--docker", &["--mirrors-as", "patch", "--workers", "0"]);
+        let made = user.make("--docker", &[&["--mirrors-as", "patch", "--workers", "0"], flags].concat());
         assert_eq!(made.code, Some(0), "{made:?}");
         let call = user.calls(&["cluster", "create"]).pop().unwrap();
         assert_eq!(values(&call, "--registry-mirror"), Vec::<String>::new());

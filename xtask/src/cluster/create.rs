@@ -16,8 +16,8 @@ use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::mirror_format;
+use crate::talosctl::Provisioner;
 use crate::talosctl::create::{Create, MirrorsAs};
-use crate::talosctl::{Provisioner, Version};
 use crate::{cache, engine, observe, registry, report, status};
 
 /// `cluster`.
@@ -184,9 +184,9 @@ fn run(app: &App, prepared: &Prepared, left_out: Vec<String>) -> Result<()> {
     let cmd = command(wish, talos, place)?;
     place.write(&record)?;
     if let MirrorsAs::Patch(file) = &wish.mirrors_as {
-        let target = asked.talos_version.as_deref().and_then(Version::parse);
-        let oldest = target.as_ref().map_or(&talos.version, |target| talos.version.older(target));
-        std::fs::write(file, mirror_format::patch(oldest, &wish.mirrors))
+        // Both have to understand it: talosctl merges it, the nodes read it.
+        let nodes = guest::talos_of_nodes(wish, &talos.version);
+        std::fs::write(file, mirror_format::patch(talos.version.older(&nodes), &wish.mirrors))
             .map_err(Error::io(format!("write {file}")))?;
     }
     talos.api_note().iter().for_each(|note| app.term.step(note));

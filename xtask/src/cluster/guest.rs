@@ -12,7 +12,7 @@ use crate::exec::{Cmd, Processes, Runner};
 use crate::store::{self, Item};
 use crate::talosctl::create::{self, Boot, Create};
 use crate::talosctl::extra::{given, value, values};
-use crate::talosctl::{self, Dialect, Version};
+use crate::talosctl::{self, Dialect, Provisioner, Version};
 use crate::{engine, image, registry};
 
 /// What a cluster of virtual machines boots from.
@@ -186,6 +186,18 @@ pub fn node_image(wish: &Create, version: &Version) -> String {
     named.unwrap_or_else(|| talosctl::image("talos", version))
 }
 
+/// The Talos that nodes run, which decides what their configuration may hold: that of containers is the one in their
+/// image, unless its tag says none.
+pub fn talos_of_nodes(wish: &Create, version: &Version) -> Version {
+    let tag = |image: &str| Version::parse(image.split('@').next()?.rsplit_once(':')?.1);
+    let in_image = match wish.provisioner {
+        Provisioner::Docker => tag(&node_image(wish, version)),
+        Provisioner::Qemu => None,
+    };
+    let asked = || value(&wish.extra, "talos-version").or(wish.talos_version.as_deref()).and_then(Version::parse);
+    in_image.or_else(asked).unwrap_or_else(|| version.clone())
+}
+
 /// Where the engine would pull an image through the proxy of its registry; `None` where it has it, or no proxy has.
 ///
 /// # Errors
@@ -255,7 +267,6 @@ pub fn give_back(processes: &Processes, home: &Utf8Path, files: &[Utf8PathBuf]) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::talosctl::Provisioner;
 
     fn v(tag: &str) -> Version {
         Version::parse(tag).unwrap()
@@ -266,6 +277,23 @@ mod tests {
         wish.talos_version = asked.map(str::to_owned);
         wish.extra = extra.split_whitespace().map(str::to_owned).collect();
         wish
+    }
+
+    #[test]
+    fn the_talos_of_containers_is_that_of_their_image() {
+        for (extra, expected) in [
+            ("", "v1.12.4"),
+            ("--image localhost:5000/siderolabs/talos:v1.9.6", "v1.9.6"),
+            ("--image=ghcr.io/siderolabs/talos:v1.9.6@sha256:abc", "v1.9.6"),
+            ("--image localhost:5000/talos", "v1.12.4"),
+            ("--image talos:dev --talos-version v1.10.0", "v1.10.0"),
+            ("--image talos:dev", "v1.12.4"),
+        ] {
+            let found = talos_of_nodes(&wish(Provisioner::Docker, None, extra), &v("v1.12.4"));
+            assert_eq!(found.to_string(), expected, "{extra}");
+        }
+        let found = talos_of_nodes(&wish(Provisioner::Qemu, Some("v1.11.0"), "--image x:v1.9.6"), &v("v1.12.4"));
+        assert_eq!(found.to_string(), "v1.11.0");
     }
 
     #[test]
