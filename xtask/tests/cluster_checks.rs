@@ -168,6 +168,24 @@ fn a_development_build_fetches_what_the_release_before_it_published() {
 }
 
 #[test]
+fn the_architecture_behind_the_dashes_has_its_own_files_and_the_plugins_are_the_hosts() {
+    let user = User::without_caches("arch", "v1.11.6");
+    std::fs::remove_dir_all(user.home.join(".talos/cni")).unwrap();
+    write_program(user.home.join("bin").as_std_path(), "qemu-system-aarch64", "#!/bin/sh\n");
+    let firmware = user.home.join("firmware");
+    std::fs::create_dir_all(&firmware).unwrap();
+    std::fs::write(firmware.join("QEMU_EFI.fd"), "").unwrap();
+    let search = format!("--extra-uefi-search-paths={firmware}");
+    let (fetched, command) = dry(&user, &["--", "--arch", "arm64", &search]);
+    for name in ["vmlinuz-arm64", "initramfs-arm64.xz", "talosctl-cni-bundle-amd64.tar.gz"] {
+        assert!(fetched.iter().any(|item| item.contains(&format!("/{name} to "))), "{fetched:?}");
+    }
+    assert!(command.contains("/vmlinuz-arm64 --initrd-path "), "{command}");
+    let other = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--arch=riscv64"]);
+    assert!(other.code == Some(1) && other.stderr.contains("fix: use amd64 or arm64"), "{other:?}");
+}
+
+#[test]
 fn a_factory_behind_the_dashes_is_where_the_iso_comes_from_unless_it_wants_an_account() {
     let user = User::without_caches("factory", "v1.13.9");
     user.world.settings("[boot]\nfactory = \"http://127.0.0.1:1\"\n");

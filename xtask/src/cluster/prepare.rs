@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 use crate::app::App;
 use crate::cli;
 use crate::cluster::existing::{self, Existing};
-use crate::cluster::guest::Files;
+use crate::cluster::guest::{self, Files};
 use crate::cluster::mirrors;
 use crate::cluster::place::{Asked, Place, Record, here};
 use crate::cluster::preflight::{self, Machine};
@@ -41,12 +41,16 @@ pub struct Prepared {
 pub fn prepare(app: &App, args: &cli::Cluster, place: Place) -> Result<Prepared> {
     let provisioner = if args.qemu { Provisioner::Qemu } else { Provisioner::Docker };
     let cidr = network::read(&args.cidr)?;
+    let here = here()?;
     let mut looked = Looked { app, findings: Vec::new() };
     let engine = looked.engine(provisioner, args);
     // What talosctl has to know of the engine is of no use where there is none.
     let talos = looked.talos(if engine { provisioner } else { Provisioner::Qemu });
-    if provisioner == Provisioner::Qemu {
-        looked.machine(talos.as_ref(), &place, args.controlplanes)?;
+    // Without a talosctl, what all that are not old need.
+    let version = talos.as_ref().map(|talos| talos.version.clone()).or_else(|| Version::parse("v1.12.0"));
+    let extra = version.as_ref().map_or_else(Vec::new, |version| extra::absolute(&args.extra, version, &here));
+    if let Some(version) = version.filter(|_| provisioner == Provisioner::Qemu) {
+        looked.machine(&version, &extra, &place, args.controlplanes)?;
     }
     let mirrors = if args.no_cache { Vec::new() } else { app.config.mirrors.clone() };
     let mut wish = Create::new(provisioner, place.name(), place.state(), cidr);
@@ -55,7 +59,7 @@ pub fn prepare(app: &App, args: &cli::Cluster, place: Place) -> Result<Prepared>
         wish.mirrors = looked.kept("mirrors", address).map_or_else(Vec::new, |at| mirrors::told(&mirrors, &at));
     }
     let Some(talos) = talos else { return Err(Error::Blocked(looked.findings)) };
-    wish.extra = extra::absolute(&args.extra, &talos.version, &here()?);
+    wish.extra = extra;
     wishes(&mut wish, args, &talos, &place);
     looked.findings.extend(wish.command(&talos.version).err().unwrap_or_default());
     if provisioner == Provisioner::Qemu {
@@ -103,11 +107,12 @@ impl Looked<'_> {
         self.kept("talosctl", found)
     }
 
-    /// What virtual machines need; without a talosctl, what all that are not old need.
-    fn machine(&mut self, talos: Option<&Talos>, place: &Place, controlplanes: u32) -> Result<()> {
-        let version = talos.map(|talos| talos.version.clone()).or_else(|| Version::parse("v1.12.0"));
-        let machine = Machine::this(engine::is_root(&self.app.processes)?);
-        let found = version.map(|version| preflight::qemu(&version, &machine)).unwrap_or_default();
+    /// What virtual machines need.
+    fn machine(&mut self, version: &Version, extra: &[String], place: &Place, controlplanes: u32) -> Result<()> {
+        // One that is none is told with the boot files.
+        let arch = guest::arch(extra, version).unwrap_or("amd64");
+        let root = engine::is_root(&self.app.processes)?;
+        let found = preflight::qemu(version, &Machine::this(version, arch, extra, root));
         found.warnings.iter().for_each(|warning| self.app.term.warn(warning));
         self.findings.extend(found.findings);
         self.findings.extend(place.too_long(controlplanes).map(|path| {
