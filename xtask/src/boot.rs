@@ -57,9 +57,9 @@ pub struct Wish<'a> {
 pub struct Image<'a> {
     /// What is in it, as the factory names it.
     pub schematic: &'a str,
-    /// The factory that talosctl is told of (`--image-factory-url`, else [`FACTORY`]): the name in its cache has that
-    /// address in it, wherever the file came from.
-    pub told: &'a str,
+    /// The factory that talosctl is told of (`--image-factory-url`), where it is: the image comes from there. The name in
+    /// talosctl's cache has that address in it, and [`FACTORY`] where it is told of none, wherever the file came from.
+    pub told: Option<&'a str>,
 }
 
 /// What a guest up to 1.11 boots from, for `--vmlinuz-path` and `--initrd-path`.
@@ -69,6 +69,11 @@ pub struct Boot {
     pub vmlinuz: Utf8PathBuf,
     /// The first root filesystem.
     pub initrd: Utf8PathBuf,
+}
+
+/// The name that QEMU has for an architecture of Talos.
+pub fn machine(arch: &str) -> &'static str {
+    if arch == "arm64" { "aarch64" } else { "x86_64" }
 }
 
 /// The name that Talos has for an architecture as Rust calls it (`std::env::consts::ARCH`).
@@ -94,9 +99,12 @@ impl Wish<'_> {
 
     /// The ISO of the factory.
     pub fn iso_item(&self, image: &Image<'_>) -> Item {
-        let path = self.kept().join(image.schematic).join(format!("metal-{}.iso", self.arch));
+        let kept = self.kept().join(image.schematic);
+        // Another factory may have made something else of the same schematic.
+        let kept = image.told.map_or_else(|| kept.clone(), |told| kept.join(flat(told.trim_end_matches('/'))));
         let of = format!("Talos v{} of schematic {}", self.version, image.schematic);
-        Item { address: self.iso_address(&self.sources.factory, image), path, of, sums: None }
+        let address = self.iso_address(image.told.unwrap_or(&self.sources.factory), image);
+        Item { address, path: kept.join(format!("metal-{}.iso", self.arch)), of, sums: None }
     }
 
     /// The bundle of CNI plugins, where one of them is missing.
@@ -106,7 +114,7 @@ impl Wish<'_> {
 
     /// Where talosctl looks for the ISO before it fetches it: that a file is there is its only test.
     pub fn iso_place(&self, image: &Image<'_>) -> Utf8PathBuf {
-        self.home.join("cache").join(self.iso_address(image.told, image).replace(['/', ':'], "-"))
+        self.home.join("cache").join(flat(&self.iso_address(image.told.unwrap_or(FACTORY), image)))
     }
 
     /// Which CNI plugins are missing where talosctl looks for them.
@@ -137,6 +145,11 @@ impl Wish<'_> {
         let (factory, schematic) = (factory.trim_end_matches('/'), image.schematic);
         format!("{factory}/image/{schematic}/v{}/metal-{}.iso", self.version, self.arch)
     }
+}
+
+/// An address as a file name, the way talosctl makes one.
+fn flat(address: &str) -> String {
+    address.replace(['/', ':'], "-")
 }
 
 fn missing(folder: &Utf8Path) -> Vec<&'static str> {
@@ -285,12 +298,35 @@ mod tests {
         let version = Version::new(1, 12, 0);
         let sources = Sources { factory: "http://10.0.0.1:8080/factory/".into(), ..Sources::default() };
         let wish = wish(&version, &sources);
-        let image = Image { schematic: "abc", told: "https://factory.talos.dev/" };
+        let image = Image { schematic: "abc", told: None };
         assert_eq!(wish.iso_item(&image).address, "http://10.0.0.1:8080/factory/image/abc/v1.12.0/metal-amd64.iso");
         assert_eq!(wish.iso_item(&image).path, "/cache/boot/v1.12.0/abc/metal-amd64.iso");
         assert_eq!(
             wish.iso_place(&image),
             "/home/u/.talos/cache/https---factory.talos.dev-image-abc-v1.12.0-metal-amd64.iso"
         );
+    }
+
+    #[test]
+    fn a_factory_that_talosctl_is_told_of_is_where_the_iso_comes_from() {
+        let version = Version::new(1, 12, 0);
+        let sources = Sources { factory: "http://10.0.0.1:8080".into(), ..Sources::default() };
+        let wish = wish(&version, &sources);
+        let image = Image { schematic: "abc", told: Some("https://f.example:8443/") };
+        assert_eq!(wish.iso_item(&image).address, "https://f.example:8443/image/abc/v1.12.0/metal-amd64.iso");
+        assert_eq!(wish.iso_item(&image).path, "/cache/boot/v1.12.0/abc/https---f.example-8443/metal-amd64.iso");
+        assert_eq!(
+            wish.iso_place(&image),
+            "/home/u/.talos/cache/https---f.example-8443-image-abc-v1.12.0-metal-amd64.iso"
+        );
+    }
+
+    #[test]
+    fn the_other_architecture_has_files_and_an_emulator_of_its_own() {
+        let (version, sources) = (Version::new(1, 9, 6), Sources::default());
+        let wish = Wish { arch: "arm64", ..wish(&version, &sources) };
+        let names = wish.kernel_items().map(|item| item.path.file_name().unwrap().to_owned());
+        assert_eq!(names, ["vmlinuz-arm64", "initramfs-arm64.xz"]);
+        assert_eq!([machine("arm64"), machine("amd64")], ["aarch64", "x86_64"]);
     }
 }

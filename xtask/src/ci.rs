@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::app::App;
-use crate::cluster::preflight;
+use crate::cluster::firmware;
 use crate::error::Result;
 use crate::exec::Cmd;
 use crate::tool::Tool;
@@ -31,7 +31,7 @@ const REGISTRY_3: &str = "github.com/distribution/distribution/v3/cmd/registry@v
 pub fn ci(app: &App, full: bool) -> Result<()> {
     let needs = engine::needs(&app.processes)?;
     let programs = NEEDED.iter().filter(|(tool, _)| tool.path().is_none()).map(|(_, package)| *package);
-    let firmware = Some("ovmf").filter(|_| !preflight::firmware(std::env::consts::ARCH));
+    let firmware = Some("ovmf").filter(|_| !firmware::is_there());
     let missing: Vec<&str> = programs.chain(firmware).collect();
     if app.dry_run {
         let packages = Some(format!("install with apt: {}", missing.join(", "))).filter(|_| !missing.is_empty());

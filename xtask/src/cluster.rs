@@ -4,6 +4,7 @@ pub mod contexts;
 pub mod create;
 pub mod down;
 pub mod existing;
+pub mod firmware;
 pub mod guest;
 pub mod mirrors;
 pub mod place;

@@ -10,6 +10,7 @@ use crate::exec::Cmd;
 
 pub mod context;
 pub mod create;
+pub mod extra;
 pub mod flags;
 pub mod network;
 pub mod show;
@@ -71,6 +72,12 @@ impl Version {
         self.minor() >= minor
     }
 
+    /// The release that a development build comes after, which talosctl itself puts into addresses (Talos,
+    /// `version.Trim`): nothing is published under the tag of the build.
+    pub fn release(&self) -> Self {
+        Self::parse(without_commits(&self.to_string())).unwrap_or_else(|| self.clone())
+    }
+
     /// The older of two by series: what a file that both have to understand may hold.
     pub fn older<'a>(&'a self, other: &'a Self) -> &'a Self {
         match self.minor().cmp(&other.minor()) {
@@ -83,6 +90,22 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "v{}", self.0)
+    }
+}
+
+/// A tag without the commits since that `git describe --dirty` puts behind it: `-12-gabcdef0-dirty`. A pre-release has a
+/// dot in front of its number, and a tag that is only dirty stays, as it does for talosctl.
+fn without_commits(tag: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    let is_hex = |text: &str| !text.is_empty() && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    let clean = tag.strip_suffix("-dirty").unwrap_or(tag);
+    let counted = match clean.rsplit_once('-') {
+        Some((rest, last)) if last.strip_prefix('g').is_some_and(is_hex) => rest,
+        _ => clean,
+    };
+    match counted.rsplit_once('-') {
+        Some((release, commits)) if is_number(commits) => release,
+        _ => tag,
     }
 }
 
@@ -210,6 +233,25 @@ mod tests {
         ] {
             let version = Version::read(printed).unwrap();
             assert_eq!((version.to_string().as_str(), Dialect::of(&version)), (tag, dialect));
+        }
+    }
+
+    #[test]
+    fn a_development_build_comes_after_a_release() {
+        for (tag, release) in [
+            ("v1.9.6", "v1.9.6"),
+            ("v1.13.0-alpha.1", "v1.13.0-alpha.1"),
+            ("v1.13.0-alpha.1-12-gabcdef0-dirty", "v1.13.0-alpha.1"),
+            ("v1.13.0-alpha.1-12-gabcdef0", "v1.13.0-alpha.1"),
+            ("v1.13.0-12-gabc", "v1.13.0"),
+            ("v1.13.0-12-dirty", "v1.13.0"),
+            ("v1.13.0-12", "v1.13.0"),
+            ("v1.13.0-12-gxyz", "v1.13.0-12-gxyz"),
+            ("v1.13.0-gabc", "v1.13.0-gabc"),
+            ("v1.13.0-dirty", "v1.13.0-dirty"),
+        ] {
+            assert_eq!(v(tag).release().to_string(), release);
+            assert_eq!(v(tag).to_string(), tag, "what is echoed stays");
         }
     }
 

@@ -12,7 +12,7 @@ use semver::Version;
 use site::{BUNDLE, Direct, IMAGE, Site, SmallDisk, bytes};
 use support::digest;
 use xshell::{Shell, cmd};
-use xtask::boot::{self, FACTORY, Image, SCHEMATIC};
+use xtask::boot::{self, Image, SCHEMATIC};
 use xtask::error::Error;
 use xtask::exec::{Interrupt, ReadOnly};
 use xtask::fetch::refused;
@@ -259,7 +259,7 @@ fn an_iso_goes_on_only_where_the_server_can_tell_it_from_another() {
 
 #[test]
 fn a_schematic_is_no_path() {
-    let image = Image { schematic: "../x", told: FACTORY };
+    let image = Image { schematic: "../x", told: None };
     let site = Site::new();
     let error = boot::iso(&Direct::new(Interrupt::default()), Term::silent(), &site.wish(), &image).unwrap_err();
     assert_eq!(error.code(), 2);

@@ -89,13 +89,31 @@ fn qemu_clusters_with_every_release() {
 }
 
 #[test]
+fn the_iso_of_another_factory_is_put_under_its_own_name() {
+    let user = User::without_caches("factory", "v1.12.4");
+    let origin = Origin::start();
+    origin.put(&format!("/image/{SCHEMATIC}/v1.12.4/metal-amd64.iso"), b"another iso");
+    let made = user.make("--qemu", &["--no-cache", "--", "--image-factory-url", &origin.address()]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let name = format!("http---127.0.0.1-{}-image-{SCHEMATIC}-v1.12.4-metal-amd64.iso", origin.port);
+    assert_eq!(std::fs::read(user.home.join(".talos/cache").join(name)).unwrap(), b"another iso");
+    assert_eq!(user.down().code, Some(0));
+}
+
+#[test]
 fn mirrors_can_be_a_patch_where_talosctl_takes_one() {
     let mut user = User::new("patch", "v1.1.2");
     let refused = user.make("--docker", &["--mirrors-as", "patch"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("it exists from 1.2 on"), "{refused:?}");
-    for (tag, part) in [("v1.2.9", "machine:\n  registries:\n"), ("v1.14.0-rc.1", "kind: RegistryMirrorConfig\n")] {
+    let (field, document) = ("machine:\n  registries:\n", "kind: RegistryMirrorConfig\n");
+    for (tag, flags, part) in [
+        ("v1.2.9", &[][..], field),
+        ("v1.14.0-rc.1", &[], document),
+        // An older Talos in the image of the nodes rejects the documents that talosctl would take.
+        ("v1.14.0-rc.1", &["--", "--image", "ghcr.io/siderolabs/talos:v1.9.6"], field),
+    ] {
         user.set("STANDIN_TALOSCTL_VERSION", tag);
-        let made = user.make("--docker", &["--mirrors-as", "patch", "--workers", "0"]);
+        let made = user.make("--docker", &[&["--mirrors-as", "patch", "--workers", "0"], flags].concat());
         assert_eq!(made.code, Some(0), "{made:?}");
         let call = user.calls(&["cluster", "create"]).pop().unwrap();
         assert_eq!(values(&call, "--registry-mirror"), Vec::<String>::new());

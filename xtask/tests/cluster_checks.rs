@@ -137,3 +137,88 @@ fn talosctl_is_told_of_the_engine_that_a_docker_context_names() {
     let dry = user.make("--docker", &["--no-cache", "--dry-run"]);
     assert!(dry.code == Some(0) && dry.stdout.contains(&format!(" DOCKER_HOST={host} ")), "{dry:?}");
 }
+
+#[test]
+fn talos_home_is_read_from_1_12_on_as_talosctl_does() {
+    let mut user = User::without_caches("home", "v1.11.6");
+    user.set("TALOS_HOME", user.home.join("other").as_str());
+    for (tag, fetches) in [("v1.11.6", false), ("v1.12.4", true)] {
+        user.set("STANDIN_TALOSCTL_VERSION", tag);
+        let dry = user.make("--qemu", &["--no-cache", "--dry-run"]);
+        // The plugins are there in ~/.talos.
+        assert!(dry.code == Some(0) && dry.stdout.contains("talosctl-cni-bundle") == fetches, "{tag}: {dry:?}");
+    }
+}
+
+/// What a dry run of virtual machines would fetch, and its command line.
+fn dry(user: &User, flags: &[&str]) -> (Vec<String>, String) {
+    let run = user.make("--qemu", &[&["--no-cache", "--dry-run"], flags].concat());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let fetched = run.stdout.lines().filter_map(|line| line.strip_prefix("would fetch ")).map(str::to_owned).collect();
+    (fetched, run.stdout.lines().find(|line| line.starts_with("would run ")).unwrap().to_owned())
+}
+
+#[test]
+fn the_talos_behind_the_dashes_is_the_one_that_boots() {
+    let mut user = User::without_caches("behind", "v1.11.6");
+    let (fetched, command) = dry(&user, &["--talos-version", "v1.10.9", "--", "--talos-version=v1.9.6"]);
+    assert!(fetched.len() == 2 && fetched[0].contains("/v1.9.6/vmlinuz-amd64 to "), "{fetched:?}");
+    assert!(command.contains("/v1.9.6/vmlinuz-amd64 ") && command.contains("/installer:v1.9.6 "), "{command}");
+    assert!(command.ends_with("--talos-version=v1.9.6)") && !command.contains("v1.10.9"), "{command}");
+    let refused = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--talos-version", "v1.9"]);
+    assert!(refused.stderr.contains("-- --talos-version: \"v1.9\" names no release"), "{refused:?}");
+    // Nothing of that version is fetched where the user has what boots.
+    let (fetched, command) = dry(&user, &["--", "--talos-version", "v1.9", "--iso-path", "/dev/null"]);
+    assert!(fetched.is_empty() && !command.contains("--install-image"), "{fetched:?} {command}");
+    user.set("STANDIN_TALOSCTL_VERSION", "v1.12.4");
+    let (fetched, _) = dry(&user, &["--talos-version", "v1.12.1", "--", "--talos-version", "v1.12.2"]);
+    assert!(fetched[0].contains("/v1.12.2/metal-amd64.iso to "), "{fetched:?}");
+}
+
+#[test]
+fn a_development_build_fetches_what_the_release_before_it_published() {
+    let mut user = User::without_caches("build", "v1.11.0-alpha.1-12-gabcdef0-dirty");
+    std::fs::remove_dir_all(user.home.join(".talos/cni")).unwrap();
+    let (fetched, _) = dry(&user, &[]);
+    for name in ["vmlinuz-amd64", "initramfs-amd64.xz", "talosctl-cni-bundle-amd64.tar.gz"] {
+        assert!(fetched.iter().any(|item| item.contains(&format!("/v1.11.0-alpha.1/{name} to "))), "{fetched:?}");
+    }
+    user.set("STANDIN_TALOSCTL_VERSION", "v1.13.0-12-gabc");
+    assert!(dry(&user, &[]).0.iter().all(|item| item.contains("/v1.13.0/")));
+}
+
+#[test]
+fn the_architecture_behind_the_dashes_has_its_own_files_and_the_plugins_are_the_hosts() {
+    let user = User::without_caches("arch", "v1.11.6");
+    std::fs::remove_dir_all(user.home.join(".talos/cni")).unwrap();
+    write_program(user.home.join("bin").as_std_path(), "qemu-system-aarch64", "#!/bin/sh\n");
+    let firmware = user.home.join("firmware");
+    std::fs::create_dir_all(&firmware).unwrap();
+    std::fs::write(firmware.join("QEMU_EFI.fd"), "").unwrap();
+    let search = format!("--extra-uefi-search-paths={firmware}");
+    let (fetched, command) = dry(&user, &["--", "--arch", "arm64", &search]);
+    for name in ["vmlinuz-arm64", "initramfs-arm64.xz", "talosctl-cni-bundle-amd64.tar.gz"] {
+        assert!(fetched.iter().any(|item| item.contains(&format!("/{name} to "))), "{fetched:?}");
+    }
+    assert!(command.contains("/vmlinuz-arm64 --initrd-path "), "{command}");
+    let other = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--arch=riscv64"]);
+    assert!(other.code == Some(1) && other.stderr.contains("fix: use amd64 or arm64"), "{other:?}");
+}
+
+#[test]
+fn a_factory_behind_the_dashes_is_where_the_iso_comes_from_unless_it_wants_an_account() {
+    let user = User::without_caches("factory", "v1.13.9");
+    user.world.settings("[boot]\nfactory = \"http://127.0.0.1:1\"\n");
+    let told = "https://factory.example";
+    let (fetched, _) = dry(&user, &["--", "--image-factory-url", told]);
+    assert!(fetched.len() == 1 && fetched[0].starts_with("https://factory.example/image/3765"), "{fetched:?}");
+    for flags in
+        [["--image-factory-auth=a:secret", "--cpus-workers=2"], ["--image-factory-url", "https://a:secret@f.example"]]
+    {
+        let run = user.make("--qemu", &[&["--no-cache", "--dry-run", "--"], &flags[..]].concat());
+        assert!(run.code == Some(0) && !run.stdout.contains("would fetch"), "{run:?}");
+        assert!(run.stderr.contains("the ISO is left to talosctl, since the factory wants an account"), "{run:?}");
+    }
+    let none = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--image-factory-url", "factory.example"]);
+    assert!(none.code == Some(1) && none.stderr.contains("is no address of a factory"), "{none:?}");
+}

@@ -223,6 +223,46 @@ fn the_context_that_was_in_use_is_in_use_again() {
 }
 
 #[test]
+fn relative_paths_lead_to_the_users_folder_and_outlive_the_cluster() {
+    let mut user = User::without_caches("paths", "v1.12.4");
+    let folder = user.home.join("project");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("patch.yaml"), "machine: {}\n").unwrap();
+    user.set("KUBECONFIG", "kube/a:/kube/b");
+    let (name, cidr) = user.cluster();
+    let run = |user: &User, args: &[&str]| {
+        let sh = user.shell();
+        sh.change_dir(&folder);
+        support::xtask(&sh, &[&["--config", user.world.config().to_str().unwrap()], args].concat())
+    };
+    let make = ["cluster", "--docker", "--no-cache", "--workers", "0", "--name", &name, "--cidr", &cidr];
+    let flags = ["--", "--config-patch", "@patch.yaml", "--config-patch=./patch.yaml"];
+    let destination = ["--talosconfig-destination", "own/config"];
+    let made = run(&user, &[&make[..], &flags, &destination].concat());
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let file = folder.join("patch.yaml");
+    let call = user.calls(&["cluster", "create"]).pop().unwrap();
+    assert_eq!(values(&call, "--config-patch"), [format!("@{file}")]);
+    assert!(made.stderr.contains(&format!(" --config-patch @{file} --config-patch={file} ")), "{made:?}");
+    assert_eq!(call["env"]["KUBECONFIG"], format!("{folder}/kube/a:/kube/b"));
+    let record = std::fs::read_to_string(user.state().join("cluster.json")).unwrap();
+    assert!(record.contains(&format!("--config-patch={file}")), "{record}");
+    assert!(folder.join("own/config").exists());
+    assert_eq!(run(&user, &["cluster-down", "--name", &name]).code, Some(0));
+    assert!(folder.join("own/config").exists());
+
+    // The same of the environment, whose file is found again when the cluster goes.
+    user.set("TALOSCONFIG", "env/config");
+    let made = run(&user, &make);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let config = || std::fs::read_to_string(folder.join("env/config")).unwrap();
+    assert!(config().contains(&name), "{}", config());
+    let down = run(&user, &["cluster-down", "--name", &name]);
+    assert!(down.code == Some(0) && down.stderr.contains(&format!("TALOSCONFIG={folder}/env/config")), "{down:?}");
+    assert!(!config().contains(&name), "{}", config());
+}
+
+#[test]
 fn a_node_that_is_gone_makes_it_less_than_whole_and_two_runs_do_not_meet() {
     let mut user = User::without_caches("gone", "v1.9.6");
     let made = user.make("--docker", &["--no-cache", "--workers", "1"]);

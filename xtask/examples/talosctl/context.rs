@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::Outcome;
 use crate::cluster::print_columns;
 use crate::pflag::Parsed;
+use crate::standin::StandIn;
 use crate::state::{Cluster, os_error};
 
 /// A talosconfig, each context with its lines as they are in the file.
@@ -14,21 +15,22 @@ struct Talosconfig {
     contexts: Vec<(String, Vec<String>)>,
 }
 
-fn default() -> Result<PathBuf, String> {
+fn default(standin: &StandIn) -> Result<PathBuf, String> {
     let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from);
-    let in_folder = || var("TALOS_HOME").or_else(|| var("HOME").map(|home| home.join(".talos")));
+    let named = || var("TALOS_HOME").filter(|_| standin.version.at_least((1, 12)));
+    let in_folder = || named().or_else(|| var("HOME").map(|home| home.join(".talos")));
     let file = var("TALOSCONFIG").or_else(|| in_folder().map(|folder| folder.join("config")));
     file.ok_or_else(|| "stand-in: neither TALOSCONFIG nor HOME".to_owned())
 }
 
 /// The file that a `config` command works on.
-pub fn path(parsed: &Parsed) -> Result<PathBuf, String> {
-    parsed.get("talosconfig").map_or_else(default, |file| Ok(PathBuf::from(file)))
+pub fn path(standin: &StandIn, parsed: &Parsed) -> Result<PathBuf, String> {
+    parsed.get("talosconfig").map_or_else(|| default(standin), |file| Ok(PathBuf::from(file)))
 }
 
 /// The file that create merges its context into.
-pub fn destination(parsed: &Parsed) -> Result<PathBuf, String> {
-    parsed.get("talosconfig-destination").map_or_else(|| path(parsed), |file| Ok(PathBuf::from(file)))
+pub fn destination(standin: &StandIn, parsed: &Parsed) -> Result<PathBuf, String> {
+    parsed.get("talosconfig-destination").map_or_else(|| path(standin, parsed), |file| Ok(PathBuf::from(file)))
 }
 
 impl Talosconfig {

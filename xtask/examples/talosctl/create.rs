@@ -57,7 +57,7 @@ pub fn create(standin: &StandIn, release: &Release, path: &str, parsed: &Parsed)
     if !docker || standin.version.at_least((1, 12)) {
         cluster.save(&state)?;
     }
-    context::add(&context::destination(parsed)?, &cluster)?;
+    context::add(&context::destination(standin, parsed)?, &cluster)?;
     eprintln!("waiting for API");
     wait()?;
     if standin.fail == Some(Fail::Late) {

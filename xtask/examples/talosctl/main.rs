@@ -67,10 +67,10 @@ fn run(standin: &StandIn, argv: &[String]) -> Outcome {
         }
         "cluster show" => cluster::show(standin, &no_words(&path, parsed)?),
         "cluster destroy" => cluster::destroy(standin, &no_words(&path, parsed)?),
-        "config contexts" => context::list(&context::path(&parsed)?),
-        "config context" => context::switch(&context::path(&parsed)?, &one_word(&parsed)?),
-        "config merge" => context::merge(&context::path(&parsed)?, &one_word(&parsed)?),
-        "config remove" => context::remove(&context::path(&parsed)?, &one_word(&parsed)?, &parsed),
+        "config contexts" => context::list(&context::path(standin, &parsed)?),
+        "config context" => context::switch(&context::path(standin, &parsed)?, &one_word(&parsed)?),
+        "config merge" => context::merge(&context::path(standin, &parsed)?, &one_word(&parsed)?),
+        "config remove" => context::remove(&context::path(standin, &parsed)?, &one_word(&parsed)?, &parsed),
         "" => Err(match argv.first() {
             Some(word) => format!("unknown command \"{word}\" for \"talosctl\""),
             None => "a command is needed".to_owned(),

@@ -83,7 +83,7 @@ impl StandIn {
         let Some(file) = &self.record else {
             return Ok(());
         };
-        let names = ["TAG", "HOME", "DOCKER_API_VERSION", "TALOSCONFIG"];
+        let names = ["TAG", "HOME", "DOCKER_API_VERSION", "TALOSCONFIG", "KUBECONFIG"];
         let env: serde_json::Map<String, serde_json::Value> =
             names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?.into()))).collect();
         let cwd = std::env::current_dir().map_err(|error| format!("stand-in: {error}"))?;

@@ -16,8 +16,8 @@ use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::mirror_format;
+use crate::talosctl::Provisioner;
 use crate::talosctl::create::{Create, MirrorsAs};
-use crate::talosctl::{Provisioner, Version};
 use crate::{cache, engine, observe, registry, report, status};
 
 /// `cluster`.
@@ -55,7 +55,7 @@ pub fn create(app: &App, args: &cli::Cluster) -> Result<()> {
     match provisioner {
         Provisioner::Qemu => {
             let files = Files::new(app, &prepared.place, &prepared.talos, &prepared.wish);
-            let boot = files.map_err(|finding| Error::Blocked(vec![finding]))?.provide()?;
+            let boot = files?.provide()?;
             prepared.wish.boot = boot;
         }
         Provisioner::Docker => {
@@ -147,9 +147,10 @@ fn dry_run(app: &App, args: &cli::Cluster, prepared: &Prepared) -> Result<()> {
     let mut fetched = Vec::new();
     if wish.provisioner == Provisioner::Qemu {
         let files = Files::new(app, &prepared.place, &prepared.talos, &prepared.wish);
-        let files = files.map_err(|finding| Error::Blocked(vec![finding]))?;
+        let files = files?;
         fetched = files.absent()?;
         wish.boot = files.boot()?;
+        files.left_to_talosctl().into_iter().for_each(|note| app.term.step(note));
         lines.extend(fetched.iter().map(|item| format!("would fetch {} to {}\n", item.address, item.path)));
     }
     if own_caches && wish.provisioner == Provisioner::Docker {
@@ -183,13 +184,13 @@ fn run(app: &App, prepared: &Prepared, left_out: Vec<String>) -> Result<()> {
     let cmd = command(wish, talos, place)?;
     place.write(&record)?;
     if let MirrorsAs::Patch(file) = &wish.mirrors_as {
-        let target = asked.talos_version.as_deref().and_then(Version::parse);
-        let oldest = target.as_ref().map_or(&talos.version, |target| talos.version.older(target));
-        std::fs::write(file, mirror_format::patch(oldest, &wish.mirrors))
+        // Both have to understand it: talosctl merges it, the nodes read it.
+        let nodes = guest::talos_of_nodes(wish, &talos.version);
+        std::fs::write(file, mirror_format::patch(talos.version.older(&nodes), &wish.mirrors))
             .map_err(Error::io(format!("write {file}")))?;
     }
     talos.api_note().iter().for_each(|note| app.term.step(note));
-    let unowned = guest::not_there_yet(place.home());
+    let unowned = guest::not_there_yet(place.home(), &talos.version);
     let ended = app.processes.attached(&cmd);
     // The engine is asked although an interrupted run is over: what is left is what the user needs to know.
     let objects = existing::observe(&app.processes, place, None, provisioner);

@@ -77,7 +77,7 @@ pub fn observe(
         state: is_there(&state)?,
         state_file: is_there(&state.join("state.yaml"))?,
         processes: processes::recorded(&state).map_err(shut(&state))?,
-        elsewhere: place.elsewhere().exists(),
+        elsewhere: place.elsewhere(),
         ..Objects::default()
     };
     if provisioner == Provisioner::Docker {

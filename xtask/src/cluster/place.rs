@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::sample;
-use crate::talosctl::Provisioner;
+use crate::talosctl::{Provisioner, Version};
+
+/// The first release that reads `TALOS_HOME`.
+const READS_TALOS_HOME: (u64, u64) = (1, 12);
 
 /// A cluster's folder, which nothing else has: talosctl removes all of its state directory with a docker cluster.
 #[derive(Clone, Debug)]
@@ -182,9 +185,11 @@ impl Place {
         self.state().join(&self.name)
     }
 
-    /// Where talosctl would keep a cluster of that name that was made without this tool.
-    pub fn elsewhere(&self) -> Utf8PathBuf {
-        talos_home(&self.home).join("clusters").join(&self.name)
+    /// Whether talosctl keeps a cluster of that name that was made without this tool. Which release made it is not
+    /// known, so that both folders are looked into: the one that every release has and, from 1.12 on, `TALOS_HOME`.
+    pub fn elsewhere(&self) -> bool {
+        let folders = [Some(self.home.join(".talos")), variable("TALOS_HOME")];
+        folders.into_iter().flatten().any(|folder| folder.join("clusters").join(&self.name).exists())
     }
 
     /// The folder that talosctl is started in: from 1.12 on it writes machine configurations there.
@@ -265,9 +270,22 @@ fn home() -> Result<Utf8PathBuf> {
     })
 }
 
-/// talosctl's own folder: `TALOS_HOME` (1.12 on), else `~/.talos`.
-pub fn talos_home(home: &Utf8Path) -> Utf8PathBuf {
-    variable("TALOS_HOME").unwrap_or_else(|| home.join(".talos"))
+/// The folder of talosctl's files: `TALOS_HOME` where that release reads it (from 1.12 on), else `~/.talos`.
+pub fn talos_home(home: &Utf8Path, version: &Version) -> Utf8PathBuf {
+    let named = if version.at_least(READS_TALOS_HOME) { variable("TALOS_HOME") } else { None };
+    named.unwrap_or_else(|| home.join(".talos"))
+}
+
+/// The folder that the user is in, from which relative paths are meant.
+///
+/// # Errors
+/// It is gone.
+pub fn here() -> Result<Utf8PathBuf> {
+    let here = std::env::current_dir().and_then(|here| {
+        Utf8PathBuf::from_path_buf(here)
+            .map_err(|here| std::io::Error::other(format!("{} is no UTF-8", here.display())))
+    });
+    here.map_err(Error::io("find out the working directory"))
 }
 
 /// Where boot files are kept: below `XDG_CACHE_HOME` or `~/.cache`.

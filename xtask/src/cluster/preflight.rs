@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use camino::Utf8Path;
 use ipnet::Ipv4Net;
 
+use crate::boot;
+use crate::cluster::firmware;
 use crate::cluster::place::Place;
 use crate::error::Finding;
 use crate::exec::{Cmd, Runner};
@@ -22,7 +24,7 @@ pub struct Found {
 
 /// What a QEMU cluster needs of a machine (talosctl's own checks, `pkg/provision/providers/qemu/preflight*.go`).
 pub struct Machine {
-    /// The architecture as QEMU names it: `x86_64` or `aarch64`.
+    /// The architecture of the virtual machines as QEMU names it: `x86_64` or `aarch64`.
     pub arch: &'static str,
     /// Whether this process is root's.
     pub root: bool,
@@ -30,33 +32,21 @@ pub struct Machine {
     pub has: fn(&str) -> bool,
     /// Whether `/dev/kvm` can be used.
     pub kvm: bool,
-    /// Whether there is UEFI firmware.
-    pub firmware: bool,
+    /// What is missing of the UEFI firmware.
+    pub firmware: Option<String>,
 }
 
 impl Machine {
-    /// This one.
-    pub fn this(root: bool) -> Self {
+    /// This one, for virtual machines of an architecture as Talos names it and with the user's flags.
+    pub fn this(version: &Version, arch: &str, extra: &[String], root: bool) -> Self {
         let has =
             |name: &str| if name.starts_with('/') { Utf8Path::new(name).exists() } else { which::which(name).is_ok() };
         let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
         // Through sudo it is root that opens it.
         let kvm = kvm.is_ok() || (!root && Utf8Path::new("/dev/kvm").exists());
-        Self { arch: std::env::consts::ARCH, root, has, kvm, firmware: firmware(std::env::consts::ARCH) }
+        let firmware = firmware::missing(version, arch, extra, Utf8Path::exists);
+        Self { arch: boot::machine(arch), root, has, kvm, firmware }
     }
-}
-
-/// Whether there is UEFI firmware in one of the folders that talosctl searches.
-pub fn firmware(arch: &str) -> bool {
-    let folders: &[&str] = match arch {
-        "aarch64" => &["AAVMF", "qemu-efi-aarch64", "OVMF", "edk2/aarch64", "edk2/experimental"],
-        _ => &["ovmf", "OVMF", "qemu", "ovmf/x64"],
-    };
-    let is = |name: &str| name.ends_with(".fd") && (name.to_lowercase().contains("code") || name.contains("EFI"));
-    folders.iter().any(|folder| {
-        let entries = Utf8Path::new("/usr/share").join(folder).read_dir_utf8();
-        entries.is_ok_and(|entries| entries.flatten().any(|entry| is(entry.file_name())))
-    })
 }
 
 /// Checks a machine for a QEMU cluster by this talosctl; pure.
@@ -75,10 +65,10 @@ pub fn qemu(version: &Version, machine: &Machine) -> Found {
     if !(machine.has)("iptables") && !(machine.has)("/usr/sbin/iptables") {
         missing("iptables", "it is not on PATH".to_owned(), Tool::Iptables.fix());
     }
-    if version.at_least((1, 0)) && !machine.firmware {
+    if let Some(problem) = &machine.firmware {
         let package = if machine.arch == "aarch64" { "qemu-efi-aarch64" } else { "ovmf" };
         let fix = format!("install it (Debian and Ubuntu: apt-get install {package})");
-        missing("firmware", "there is no UEFI firmware where talosctl looks for it".to_owned(), &fix);
+        missing("firmware", problem.clone(), &fix);
     }
     if !machine.root && !(machine.has)("sudo") {
         missing("root", "talosctl makes virtual machines as root, and there is no sudo".to_owned(), Tool::Sudo.fix());
@@ -162,14 +152,14 @@ mod tests {
 
     #[test]
     fn everything_that_is_missing_is_found_together() {
-        let bare = Machine { arch: "x86_64", root: false, has: |_| false, kvm: false, firmware: false };
+        let firmware = Some("there is none".to_owned());
+        let bare = Machine { arch: "x86_64", root: false, has: |_| false, kvm: false, firmware };
         assert_eq!(subjects("v1.10.9", &bare).0, ["qemu", "iptables", "firmware", "root", "kvm"]);
-        assert_eq!(subjects("v0.14.3", &bare).0, ["qemu", "iptables", "root", "kvm"]);
         assert_eq!(
             subjects("v1.11.0", &bare),
             (["qemu", "iptables", "firmware", "root"].map(str::to_owned).to_vec(), 1)
         );
-        let all = Machine { has: |_| true, kvm: true, firmware: true, ..bare };
+        let all = Machine { has: |_| true, kvm: true, firmware: None, ..bare };
         assert_eq!(subjects("v1.9.6", &all), (Vec::new(), 0));
     }
 
@@ -197,9 +187,17 @@ mod tests {
     }
 
     #[test]
+    fn the_emulator_is_that_of_the_machines_architecture() {
+        let has = |name: &str| ["qemu-system-aarch64", "iptables"].contains(&name);
+        let machine = |arch| Machine { arch, root: true, has, kvm: true, firmware: None };
+        assert!(subjects("v1.9.6", &machine("aarch64")).0.is_empty());
+        assert_eq!(subjects("v1.9.6", &machine("x86_64")).0, ["qemu"]);
+    }
+
+    #[test]
     fn red_hats_emulator_will_do_from_1_1_on() {
         let has = |name: &str| name == "/usr/libexec/qemu-kvm" || name == "iptables";
-        let machine = Machine { arch: "x86_64", root: true, has, kvm: true, firmware: true };
+        let machine = Machine { arch: "x86_64", root: true, has, kvm: true, firmware: None };
         assert!(subjects("v1.1.2", &machine).0.is_empty());
         assert_eq!(subjects("v1.0.6", &machine).0, ["qemu"]);
     }

@@ -5,15 +5,16 @@ use ipnet::Ipv4Net;
 use crate::app::App;
 use crate::cli;
 use crate::cluster::existing::{self, Existing};
+use crate::cluster::guest::{self, Files};
 use crate::cluster::mirrors;
-use crate::cluster::place::{Asked, Place, Record};
+use crate::cluster::place::{Asked, Place, Record, here};
 use crate::cluster::preflight::{self, Machine};
 use crate::cluster::talos::Talos;
 use crate::config::Mirror;
 use crate::error::{Error, Finding, Result};
 use crate::mirror_format::Endpoint;
-use crate::talosctl::create::{Create, MirrorsAs};
-use crate::talosctl::{self, Provisioner, Version, flags, network};
+use crate::talosctl::create::{self, Create, MirrorsAs};
+use crate::talosctl::{self, Dialect, Provisioner, Version, extra, flags, network};
 use crate::tool::Tool;
 use crate::{engine, observe};
 
@@ -40,12 +41,16 @@ pub struct Prepared {
 pub fn prepare(app: &App, args: &cli::Cluster, place: Place) -> Result<Prepared> {
     let provisioner = if args.qemu { Provisioner::Qemu } else { Provisioner::Docker };
     let cidr = network::read(&args.cidr)?;
+    let here = here()?;
     let mut looked = Looked { app, findings: Vec::new() };
     let engine = looked.engine(provisioner, args);
     // What talosctl has to know of the engine is of no use where there is none.
     let talos = looked.talos(if engine { provisioner } else { Provisioner::Qemu });
-    if provisioner == Provisioner::Qemu {
-        looked.machine(talos.as_ref(), &place, args.controlplanes)?;
+    // Without a talosctl, what all that are not old need.
+    let version = talos.as_ref().map(|talos| talos.version.clone()).or_else(|| Version::parse("v1.12.0"));
+    let extra = version.as_ref().map_or_else(Vec::new, |version| extra::absolute(&args.extra, version, &here));
+    if let Some(version) = version.filter(|_| provisioner == Provisioner::Qemu) {
+        looked.machine(&version, &extra, &place, args.controlplanes)?;
     }
     let mirrors = if args.no_cache { Vec::new() } else { app.config.mirrors.clone() };
     let mut wish = Create::new(provisioner, place.name(), place.state(), cidr);
@@ -54,8 +59,12 @@ pub fn prepare(app: &App, args: &cli::Cluster, place: Place) -> Result<Prepared>
         wish.mirrors = looked.kept("mirrors", address).map_or_else(Vec::new, |at| mirrors::told(&mirrors, &at));
     }
     let Some(talos) = talos else { return Err(Error::Blocked(looked.findings)) };
+    wish.extra = extra;
     wishes(&mut wish, args, &talos, &place);
     looked.findings.extend(wish.command(&talos.version).err().unwrap_or_default());
+    if provisioner == Provisioner::Qemu {
+        looked.kept("boot files", Files::new(app, &place, &talos, &wish).map(|_| ()));
+    }
     let asked = asked(args, &wish);
     let existing = if engine { looked.existing(&place, &asked, args, cidr)? } else { Existing::Nothing };
     if looked.findings.is_empty() {
@@ -98,11 +107,12 @@ impl Looked<'_> {
         self.kept("talosctl", found)
     }
 
-    /// What virtual machines need; without a talosctl, what all that are not old need.
-    fn machine(&mut self, talos: Option<&Talos>, place: &Place, controlplanes: u32) -> Result<()> {
-        let version = talos.map(|talos| talos.version.clone()).or_else(|| Version::parse("v1.12.0"));
-        let machine = Machine::this(engine::is_root(&self.app.processes)?);
-        let found = version.map(|version| preflight::qemu(&version, &machine)).unwrap_or_default();
+    /// What virtual machines need.
+    fn machine(&mut self, version: &Version, extra: &[String], place: &Place, controlplanes: u32) -> Result<()> {
+        // One that is none is told with the boot files.
+        let arch = guest::arch(extra, version).unwrap_or("amd64");
+        let root = engine::is_root(&self.app.processes)?;
+        let found = preflight::qemu(version, &Machine::this(version, arch, extra, root));
         found.warnings.iter().for_each(|warning| self.app.term.warn(warning));
         self.findings.extend(found.findings);
         self.findings.extend(place.too_long(controlplanes).map(|path| {
@@ -139,24 +149,30 @@ fn wishes(wish: &mut Create, args: &cli::Cluster, talos: &Talos, place: &Place) 
     wish.controlplanes = args.controlplanes;
     wish.workers = args.workers;
     wish.kubernetes_version.clone_from(&args.kubernetes_version);
-    wish.extra.clone_from(&args.extra);
     if args.mirrors_as == cli::MirrorsAs::Patch && !wish.mirrors.is_empty() {
         wish.mirrors_as = MirrorsAs::Patch(place.work().join("mirrors.yaml"));
     }
+    wish.install_image = installer(wish, args, talos);
     let Some(tag) = &args.talos_version else { return };
     let version = Version::parse(tag);
-    match (wish.provisioner, &version) {
+    if let (Provisioner::Docker, Some(version)) = (wish.provisioner, &version) {
         // Containers run the Talos of their image, whatever else is said.
-        (Provisioner::Docker, Some(version)) => wish.image = Some(talosctl::image("talos", version)),
-        (Provisioner::Qemu, Some(version)) if !talos.version.at_least((1, 12)) => {
-            wish.install_image = Some(talosctl::image("installer", version));
-        }
-        _ => {}
+        wish.image = Some(talosctl::image("talos", version));
     }
     let flag = flags::flag(flags::Opt::TalosVersion, &talos.version, wish.provisioner);
     if wish.provisioner == Provisioner::Qemu || version.is_none() || flag.is_ok() {
         wish.talos_version = Some(tag.clone());
     }
+}
+
+/// What virtual machines install up to 1.11: the Talos that they boot, where that is not talosctl's own.
+fn installer(wish: &Create, args: &cli::Cluster, talos: &Talos) -> Option<String> {
+    // Beside boot files of the user's own, what is said behind `--` is about the configuration alone.
+    let own_files = create::boots_from_elsewhere(&wish.extra);
+    let behind = extra::value(&wish.extra, "talos-version").filter(|_| !own_files);
+    let version = Version::parse(behind.or(args.talos_version.as_deref())?)?;
+    let installs = wish.provisioner == Provisioner::Qemu && Dialect::of(&talos.version) == Dialect::Classic;
+    installs.then(|| talosctl::image("installer", &version))
 }
 
 fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
@@ -169,7 +185,7 @@ fn asked(args: &cli::Cluster, wish: &Create) -> Asked {
         talos_version: args.talos_version.clone(),
         kubernetes_version: args.kubernetes_version.clone(),
         mirrors: wish.mirrors.iter().map(|Endpoint { host, url }| format!("{host}={url}")).collect(),
-        extra: args.extra.clone(),
+        extra: extra::without_secrets(&wish.extra),
     }
 }
 

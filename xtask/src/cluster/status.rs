@@ -83,7 +83,7 @@ pub fn status(app: &App, name: &str) -> Result<()> {
 /// What talosctl itself shows, which it does without being root; nothing where there is no talosctl, or it shows nothing.
 fn show(app: &App, place: &Place, provisioner: Provisioner) -> Option<Shown> {
     let talos = Talos::find(&app.processes, provisioner).ok()?;
-    let cmd = talos.told_of_the_engine(talosctl::show(provisioner, place.name(), &place.state()));
+    let cmd = talos.equipped(talosctl::show(provisioner, place.name(), &place.state()));
     let output = app.processes.run(&cmd).ok().filter(Output::ok)?;
     Shown::read(&cmd.shell(), &output.text()).ok()
 }

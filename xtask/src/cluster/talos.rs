@@ -1,8 +1,12 @@
 //! The talosctl that is installed: which one, and how its commands are started here.
 
+use camino::Utf8Path;
+
+use crate::cluster::place::here;
 use crate::error::Result;
 use crate::exec::{Cmd, Runner};
 use crate::observe::engine_answer;
+use crate::talosctl::extra::path;
 use crate::talosctl::{self, Provisioner, Version};
 use crate::tool::{self, Tool};
 use crate::{docker, endpoint, engine};
@@ -25,6 +29,8 @@ pub struct Talos {
     api: Option<String>,
     /// The engine's address, where a docker context names it: talosctl knows `DOCKER_HOST` alone.
     host: Option<String>,
+    /// Variables with relative paths, as they have to be for a talosctl that is started in another folder.
+    anchored: Vec<(&'static str, String)>,
 }
 
 /// Variables that talosctl reads, and that sudo would drop.
@@ -41,7 +47,8 @@ impl Talos {
         let cmd = talosctl::version();
         let output = runner.run(&cmd)?.checked(&cmd, "run it by hand; reinstall talosctl if it does not start")?;
         let version = Version::read(&output.text())?;
-        let mut talos = Self { version, path, root: engine::is_root(runner)?, api: None, host: None };
+        let mut talos =
+            Self { version, path, root: engine::is_root(runner)?, api: None, host: None, anchored: anchored()? };
         if provisioner == Provisioner::Docker {
             talos.api = talos.api_to_name(runner)?;
             talos.host = endpoint::of_the_context(runner)?;
@@ -70,24 +77,55 @@ impl Talos {
         ))
     }
 
-    /// A command of talosctl that is told of the engine's address and API where it has to be.
-    pub fn told_of_the_engine(&self, cmd: Cmd) -> Cmd {
+    /// A command of talosctl in its environment: told of the engine's address and API where it has to be, and of the
+    /// user's files wherever it is started.
+    pub fn equipped(&self, cmd: Cmd) -> Cmd {
         let told = [("DOCKER_HOST", &self.host), (talosctl::API_VARIABLE, &self.api)];
-        told.into_iter().fold(cmd, |cmd, (name, value)| match value {
-            Some(value) => cmd.env(name, value),
-            None => cmd,
-        })
+        let told = told.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let anchored = self.anchored.iter().map(|(name, value)| (*name, value));
+        told.chain(anchored).fold(cmd, |cmd, (name, value)| cmd.env(name, value))
     }
 
-    /// A command of talosctl as it is started here: told of the engine's API, and as root for virtual machines.
+    /// A command of talosctl as it is started here: in its environment, and as root for virtual machines.
     pub fn ready(&self, cmd: Cmd, provisioner: Provisioner) -> Cmd {
-        let cmd = self.told_of_the_engine(cmd);
+        let cmd = self.equipped(cmd);
         if provisioner == Provisioner::Docker || self.root {
             return cmd;
         }
-        let kept: Vec<&str> = KEPT.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+        let set =
+            |name: &&str| self.anchored.iter().all(|(known, _)| known != name) && std::env::var_os(name).is_some();
+        let kept: Vec<&str> = KEPT.into_iter().filter(set).collect();
         let cmd = talosctl::as_root(cmd, &self.path, &kept);
         // sudo adds the user's umask to its own, and the user has to look into what talosctl makes.
         if shuts_out_others() { cmd.umask("022") } else { cmd }
+    }
+}
+
+/// `TALOSCONFIG`, which is one path, and `KUBECONFIG`, which may be several, where any of them is relative.
+fn anchored() -> Result<Vec<(&'static str, String)>> {
+    let mut anchored = Vec::new();
+    for (name, several) in [("TALOSCONFIG", false), ("KUBECONFIG", true)] {
+        let value = std::env::var(name).unwrap_or_default();
+        let absolute = |path: &str| path.is_empty() || path.starts_with('/');
+        if if several { value.split(':').all(absolute) } else { absolute(&value) } {
+            continue;
+        }
+        anchored.push((name, from_here(&value, several, &here()?)));
+    }
+    Ok(anchored)
+}
+
+fn from_here(value: &str, several: bool, here: &Utf8Path) -> String {
+    if several { value.split(':').map(|one| path(one, here)).collect::<Vec<_>>().join(":") } else { path(value, here) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_with_relative_paths_are_those_of_the_users_folder() {
+        assert_eq!(from_here("a:/b::./c", true, "/w".into()), "/w/a:/b::/w/c");
+        assert_eq!(from_here("a:b", false, "/w".into()), "/w/a:b");
     }
 }

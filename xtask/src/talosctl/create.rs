@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use crate::error::Finding;
 use crate::exec::Cmd;
 use crate::mirror_format::Endpoint;
+use crate::talosctl::extra::given;
 use crate::talosctl::flags::{self, Opt};
 use crate::talosctl::{Dialect, Provisioner, Version, write};
 
@@ -66,22 +67,6 @@ const OURS: [(&str, &str); 4] =
 
 /// Flags that make QEMU nodes boot from something other than a kernel and an initramfs.
 const OTHER_BOOT: [&str; 5] = ["iso-path", "disk-image-path", "ipxe-boot-script", "usb-path", "uki-path"];
-
-/// Whether the user's flags name this one, as `--name value` or `--name=value`.
-pub fn given(extra: &[String], name: &str) -> bool {
-    let is = |word: &String| word.strip_prefix("--").is_some_and(|word| word.split('=').next() == Some(name));
-    extra.iter().any(is)
-}
-
-/// The value that the user's flags give this one, the last where there are several.
-pub fn value<'a>(extra: &'a [String], name: &str) -> Option<&'a str> {
-    let flag = |word: &'a String| word.strip_prefix("--")?.strip_prefix(name);
-    let at = |n: usize| match flag(&extra[n])? {
-        "" => extra.get(n + 1).map(String::as_str),
-        rest => rest.strip_prefix('='),
-    };
-    (0..extra.len()).rev().find_map(at)
-}
 
 /// Whether the user's flags say what QEMU nodes boot from, so that ours need not be fetched.
 pub fn boots_from_elsewhere(extra: &[String]) -> bool {
@@ -235,7 +220,8 @@ impl Line<'_> {
             self.option(Opt::Kernel, &boot.vmlinuz, "--vmlinuz-path", fix);
             self.option(Opt::Initrd, &boot.initrd, "--initrd-path", fix);
         }
-        if let Some(image) = &wish.install_image {
+        // Files of the user's own say what is installed, and talosctl takes no second word on it.
+        if let Some(image) = wish.install_image.as_ref().filter(|_| !given(&wish.extra, "input-dir")) {
             let fix = "leave it out: docker nodes install nothing, and from 1.12 on QEMU nodes install the factory's";
             self.option(Opt::InstallImage, image, "--install-image", fix);
         }
@@ -246,10 +232,11 @@ impl Line<'_> {
         if wish.mirrors.is_empty() {
             return;
         }
-        let from_files = given(&wish.extra, "input-dir") || wish.extra.iter().any(|word| word.starts_with("-i"));
-        if from_files && !self.version.at_least((1, 1)) && wish.mirrors_as == MirrorsAs::Flag {
-            let problem = format!("talosctl {} takes mirrors beside it and drops them", self.version);
-            self.refuse("-- --input-dir", problem, "use --no-cache, and write the mirrors into the files");
+        if given(&wish.extra, "input-dir") && wish.mirrors_as == MirrorsAs::Flag {
+            let does =
+                if self.version.at_least((1, 1)) { "refuses mirrors beside it" } else { "drops mirrors beside it" };
+            let fix = "leave it out, or use --no-cache and write the mirrors into the files";
+            self.refuse("-- --input-dir", format!("talosctl {} {does}", self.version), fix);
             return;
         }
         match &wish.mirrors_as {
@@ -270,12 +257,6 @@ impl Line<'_> {
 mod tests {
     use super::*;
     use Provisioner::{Docker, Qemu};
-
-    #[test]
-    fn a_value_is_read_in_both_spellings() {
-        let extra = ["--image=a", "--cpus", "2.0", "--image", "b", "--images", "c"].map(str::to_owned);
-        assert_eq!((value(&extra, "image"), value(&extra, "cpus"), value(&extra, "x")), (Some("b"), Some("2.0"), None));
-    }
 
     fn wish(provisioner: Provisioner) -> Create {
         let cidr = "10.5.0.0/24".parse().unwrap();
@@ -351,9 +332,23 @@ mod tests {
         let mut docker = wish(Docker);
         docker.extra = ["--name=y", "--state", "/t", "--subnet", "10.9.0.0/24"].map(str::to_owned).to_vec();
         assert_eq!(findings("v1.12.0", &docker).len(), 3);
-        docker.extra = ["-i", "dir"].map(str::to_owned).to_vec();
-        assert!(findings("v1.0.6", &docker)[0].contains("drops them"));
-        assert!(line("v1.1.2", &docker).ends_with(" -i dir"));
+    }
+
+    #[test]
+    fn mirrors_beside_files_are_refused_before_talosctl_does_or_drops_them() {
+        let mut docker = wish(Docker);
+        for (tag, word) in [("v1.0.6", "drops"), ("v1.1.2", "refuses"), ("v1.11.6", "refuses")] {
+            for spelt in [&["-i", "dir"][..], &["-idir"], &["--input-dir=dir"]] {
+                docker.extra = spelt.iter().map(|&word| word.to_owned()).collect();
+                let found = findings(tag, &docker);
+                assert!(found.len() == 1 && found[0].contains(word) && found[0].contains("--no-cache"), "{found:?}");
+            }
+        }
+        // A patch is applied to the files, and without mirrors there is nothing to refuse.
+        docker.mirrors_as = MirrorsAs::Patch("/p".into());
+        assert!(line("v1.2.9", &docker).ends_with("--config-patch @/p --input-dir=dir"));
+        docker.mirrors.clear();
+        assert!(line("v1.1.2", &docker).ends_with(" --input-dir=dir"));
     }
 
     #[test]

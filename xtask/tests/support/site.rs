@@ -3,7 +3,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 use semver::Version;
 use xshell::{Shell, TempDir, cmd};
-use xtask::boot::{self, Boot, FACTORY, Image, SCHEMATIC, Sources, Wish};
+use xtask::boot::{self, Boot, Image, SCHEMATIC, Sources, Wish};
 use xtask::error::Result;
 use xtask::exec::{Cmd, Interrupt, Output, Processes, Runner};
 use xtask::term::Term;
@@ -12,7 +12,7 @@ use super::origin::Origin;
 use super::support::{digest, write_program};
 
 pub const BUNDLE: &str = "talosctl-cni-bundle-amd64.tar.gz";
-pub const IMAGE: Image<'static> = Image { schematic: SCHEMATIC, told: FACTORY };
+pub const IMAGE: Image<'static> = Image { schematic: SCHEMATIC, told: None };
 
 /// Real processes, which reach loopback directly whatever proxy this machine uses.
 pub struct Direct(Processes);

@@ -75,7 +75,9 @@ impl User {
 
     pub fn shell(&self) -> Shell {
         let sh = Shell::new().unwrap();
-        for name in ["TALOSCONFIG", "DOCKER_API_VERSION", "XDG_STATE_HOME", "XDG_CACHE_HOME", "TALOS_HOME"] {
+        for name in
+            ["TALOSCONFIG", "KUBECONFIG", "DOCKER_API_VERSION", "XDG_STATE_HOME", "XDG_CACHE_HOME", "TALOS_HOME"]
+        {
             sh.set_var(name, "");
         }
         self.env.iter().for_each(|(name, value)| sh.set_var(name, value));
