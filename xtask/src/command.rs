@@ -23,6 +23,7 @@ pub struct Cmd {
     pub(crate) stdin: Option<Vec<u8>>,
     no_input: bool,
     umask: Option<&'static str>,
+    secrets: Vec<String>,
     effect: Effect,
     patient: bool,
 }
@@ -39,6 +40,7 @@ impl Cmd {
             stdin: None,
             no_input: false,
             umask: None,
+            secrets: Vec::new(),
             effect: Effect::Read,
             patient: false,
         }
@@ -101,6 +103,11 @@ impl Cmd {
         self
     }
 
+    /// One with words that nobody is to read: they are not shown where it is.
+    pub fn hiding(self, secrets: Vec<String>) -> Self {
+        Self { secrets, ..self }
+    }
+
     /// One that reads nothing, although it is on a terminal.
     pub fn no_input(self) -> Self {
         Self { no_input: true, ..self }
@@ -143,7 +150,12 @@ impl Cmd {
         let unset = unset.into_iter().chain(self.unset.iter().map(|name| format!("-u {}", quote(name))));
         let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
         let input = self.no_input.then(|| "</dev/null".to_owned());
-        let line = unset.chain(env).chain(self.argv().map(quote)).chain(input).collect::<Vec<_>>().join(" ");
+        let line = unset
+            .chain(env)
+            .chain(self.argv().map(|word| quote(&hidden(word, &self.secrets))))
+            .chain(input)
+            .collect::<Vec<_>>()
+            .join(" ");
         let umask = self.umask.map(|umask| format!("umask {umask}"));
         let before = umask.into_iter().chain(self.dir.as_ref().map(|dir| format!("cd {}", quote(dir.as_str()))));
         let steps: Vec<String> = before.chain([line]).collect();
@@ -179,6 +191,22 @@ impl Cmd {
     }
 }
 
+/// A word of a command line without what is secret in it.
+pub fn hidden(word: &str, secrets: &[String]) -> String {
+    secrets.iter().fold(word.to_owned(), |word, secret| {
+        if word == *secret {
+            return "***".to_owned();
+        }
+        if secret.ends_with('@') {
+            return word.replace(secret, "***@");
+        }
+        match word.strip_suffix(secret.as_str()).filter(|head| head.ends_with('=')) {
+            Some(head) => format!("{head}***"),
+            None => word,
+        }
+    })
+}
+
 /// Quotes one word for a POSIX shell, leaving it bare where that is safe.
 fn quote(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
@@ -196,6 +224,13 @@ mod tests {
     fn the_echo_can_be_pasted() {
         let cmd = Cmd::read("docker").args(["run", "-e", "A=it's", "", "{{json .}}"]).env("X", "a b");
         assert_eq!(cmd.shell(), r"X='a b' docker run -e 'A=it'\''s' '' '{{json .}}'");
+    }
+
+    #[test]
+    fn what_is_hidden_is_nowhere_in_the_echo() {
+        let cmd = Cmd::write("talosctl").args(["--auth", "a:b", "--auth=a:b", "--url", "https://a:b@host", "a:bc"]);
+        let shown = cmd.hiding(vec!["a:b".to_owned(), "a:b@".to_owned()]).shell();
+        assert_eq!(shown, "talosctl --auth '***' '--auth=***' --url 'https://***@host' a:bc");
     }
 
     #[test]

@@ -218,6 +218,7 @@ fn a_factory_behind_the_dashes_is_where_the_iso_comes_from_unless_it_wants_an_ac
         let run = user.make("--qemu", &[&["--no-cache", "--dry-run", "--"], &flags[..]].concat());
         assert!(run.code == Some(0) && !run.stdout.contains("would fetch"), "{run:?}");
         assert!(run.stderr.contains("the ISO is left to talosctl, since the factory wants an account"), "{run:?}");
+        assert!(!format!("{run:?}").contains("secret"), "{run:?}");
     }
     let none = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--image-factory-url", "factory.example"]);
     assert!(none.code == Some(1) && none.stderr.contains("is no address of a factory"), "{none:?}");

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use crate::error::Finding;
 use crate::exec::Cmd;
 use crate::mirror_format::Endpoint;
-use crate::talosctl::extra::given;
+use crate::talosctl::extra::{given, secrets};
 use crate::talosctl::flags::{self, Opt};
 use crate::talosctl::{Dialect, Provisioner, Version, write};
 
@@ -118,7 +118,10 @@ impl Create {
         line.versions();
         line.boot();
         line.mirrors();
-        if line.findings.is_empty() { Ok(write().args(line.args).args(self.extra.clone())) } else { Err(line.findings) }
+        if !line.findings.is_empty() {
+            return Err(line.findings);
+        }
+        Ok(write().args(line.args).args(self.extra.clone()).hiding(secrets(&self.extra)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use camino::Utf8Path;
 
+use crate::command::hidden;
 use crate::talosctl::{Dialect, Version};
 
 /// What the value of a flag has to do with paths.
@@ -119,20 +120,22 @@ pub fn absolute(extra: &[String], version: &Version, folder: &Utf8Path) -> Vec<S
 
 /// The same flags for a record, which anybody may read.
 pub fn without_secrets(extra: &[String]) -> Vec<String> {
-    let mut secret = false;
-    let mut one = |word: &String| {
-        if std::mem::take(&mut secret) {
-            return "***".to_owned();
-        }
-        match Flag::read(word) {
-            Some(Flag { head, name: "image-factory-auth", value: Some(_) }) => format!("{head}***"),
-            flag => {
-                secret = flag.is_some_and(|flag| flag.name == "image-factory-auth");
-                word.clone()
-            }
-        }
+    let secrets = secrets(extra);
+    extra.iter().map(|word| hidden(word, &secrets)).collect()
+}
+
+/// What the user's flags hold that nobody else is to read: an account of a factory.
+pub fn secrets(extra: &[String]) -> Vec<String> {
+    let account = |url: &str| {
+        let authority = url.split_once("://")?.1.split('/').next()?;
+        Some(format!("{}@", authority.rsplit_once('@')?.0))
     };
-    extra.iter().map(&mut one).collect()
+    let in_address = values(extra, "image-factory-url").filter_map(account);
+    values(extra, "image-factory-auth")
+        .map(str::to_owned)
+        .chain(in_address)
+        .filter(|secret| !secret.is_empty())
+        .collect()
 }
 
 fn anchored(kind: Kind, value: &str, version: &Version, folder: &Utf8Path) -> String {
@@ -234,6 +237,8 @@ mod tests {
     fn a_record_has_no_secret_in_it() {
         let extra = words("--image-factory-auth a:b --image-factory-auth=c:d --cpus 2");
         assert_eq!(without_secrets(&extra).join(" "), "--image-factory-auth *** --image-factory-auth=*** --cpus 2");
+        let extra = words("--image-factory-url https://a:b@f.example --cpus 2");
+        assert_eq!(without_secrets(&extra).join(" "), "--image-factory-url https://***@f.example --cpus 2");
     }
 
     #[test]
