@@ -449,7 +449,8 @@ fn a_task_that_is_told_to_end_at_a_terminal_tells_talosctl() {
     let task = children.split_whitespace().next().unwrap().to_owned();
     cmd!(sh, "kill -TERM {task}").quiet().run().unwrap();
     let until = Instant::now() + Duration::from_secs(20);
-    while std::fs::read(format!("/proc/{task}/cmdline")).is_ok_and(|line| !line.is_empty()) {
+    // Its terminal ends once all that it said is in the log.
+    while std::fs::read(format!("/proc/{script}/cmdline")).is_ok_and(|line| !line.is_empty()) {
         assert!(Instant::now() < until, "it goes on");
         std::thread::sleep(Duration::from_millis(50));
     }
