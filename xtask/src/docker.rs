@@ -141,8 +141,9 @@ pub fn logs_since(name: &str, since: &str) -> Cmd {
 
 /// A container's lines as they come.
 pub fn follow(name: &str, lines: &str, follow: bool) -> Cmd {
-    let cmd = docker(Cmd::read("docker"), &["logs", "--tail", lines]);
-    let cmd = if follow { cmd.arg("--follow").patient() } else { cmd };
+    // Whoever reads it sets the pace.
+    let cmd = docker(Cmd::read("docker").patient(), &["logs", "--tail", lines]);
+    let cmd = if follow { cmd.arg("--follow") } else { cmd };
     cmd.arg(name)
 }
 
@@ -453,6 +454,11 @@ mod tests {
         for cmd in [du_volumes(&["v".to_owned()], "registry:2"), files("v", "registry:2")] {
             assert!(!cmd.shell().contains("--pull"), "{}", cmd.shell());
         }
+    }
+
+    #[test]
+    fn a_log_is_read_at_the_pace_of_its_reader() {
+        assert!(!follow("x", "100000", false).is_quick() && !follow("x", "20", true).is_quick());
     }
 
     #[test]

@@ -52,8 +52,8 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let wanted: Vec<&Mirror> = look.mirrors.iter().filter(|mirror| !holds_its_port(mirror, &containers)).collect();
     let listing = if inspect.ok() && wanted.is_empty() { Vec::new() } else { listing(runner)? };
     let listen = listen(runner, look.config.bind)?;
-    // The ports of this host matter to what is yet to be published, and only where the engine is here.
-    let local = wanted.is_empty() || endpoint::is_local(runner)?;
+    // Ports and addresses of this host matter to what is to be published, and only where the engine is here.
+    let local = (wanted.is_empty() && listen.0.is_empty()) || endpoint::is_local(runner)?;
     let given_up = given_up(look.mirrors, &containers, &listing);
     let wanted: Vec<&Mirror> = wanted.into_iter().filter(|mirror| !given_up.contains(&mirror.port)).collect();
     let holders = holders(&wanted, &listen, &listing, local);

@@ -149,7 +149,11 @@ impl Reconcile<'_> {
                 // An image takes as long as the network needs for it, and no proxy can answer before.
                 deadline += begun.elapsed();
             }
-            failures = self.apply(&plan.steps, &Apply { run, observed: &observed })?;
+            let begun = Instant::now();
+            let uncopied = self.save_stores(&plan.steps, &observed)?;
+            // A store takes as long as it is large.
+            deadline += begun.elapsed();
+            failures = self.apply(&plan.steps, uncopied, &Apply { run, observed: &observed })?;
             waited.extend(self.wait(&plan.steps, deadline, &mut run.answered)?);
             steps.extend(plan.steps);
             if Instant::now() >= deadline {
@@ -194,15 +198,23 @@ impl Reconcile<'_> {
         self.mirrors.iter().find(|mirror| mirror.host == host)
     }
 
-    /// Takes the steps, all of them at once; gives back what failed.
-    fn apply(&self, steps: &[Step], apply: &Apply) -> Result<Vec<Finding>> {
+    /// Copies what is to be adopted, before anything is removed: that can take long, and can fail. Gives back what failed.
+    fn save_stores(&self, steps: &[Step], observed: &Observed) -> Result<Vec<Finding>> {
+        let adopted: Vec<&Step> = steps.iter().filter(|step| matches!(step.action, Action::Adopt(_))).collect();
+        self.all(&adopted, |mirror, _| self.save_store(mirror, observed))
+    }
+
+    /// Takes the steps of the mirrors that did not fail yet, all of them at once; gives back all that failed.
+    fn apply(&self, steps: &[Step], mut failures: Vec<Finding>, apply: &Apply) -> Result<Vec<Finding>> {
+        let ok = |failures: &[Finding]| -> Vec<&Step> {
+            steps.iter().filter(|step| !failures.iter().any(|failure| failure.subject == step.host)).collect()
+        };
         // Two proxies may exchange their ports: what is replaced goes before anything comes.
-        let goes = |step: &&Step| matches!(step.action, Action::Replace(_) | Action::Adopt(_));
-        let going: Vec<&Step> = steps.iter().filter(goes).collect();
-        let mut failures = self.all(&going, |mirror, step| self.make_way(mirror, step, apply))?;
-        let stays = |step: &&Step| !failures.iter().any(|failure| failure.subject == step.host);
-        let rest: Vec<&Step> = steps.iter().filter(stays).collect();
-        failures.extend(self.all(&rest, |mirror, step| self.step(mirror, step, apply))?);
+        let mut going = ok(&failures);
+        going.retain(|step| matches!(step.action, Action::Replace(_) | Action::Adopt(_)));
+        let remove = |mirror: &Mirror, _: &Step| self.go(&docker::remove(std::slice::from_ref(&mirror.name)));
+        failures.extend(self.all(&going, remove)?);
+        failures.extend(self.all(&ok(&failures), |mirror, step| self.step(mirror, step, apply))?);
         Ok(failures)
     }
 
@@ -233,14 +245,6 @@ impl Reconcile<'_> {
 
     fn go(&self, cmd: &Cmd) -> Result<()> {
         self.runner.run(cmd)?.checked(cmd, "").map(|_| ())
-    }
-
-    /// The first half of a step that replaces a container: its name and its ports are free afterwards.
-    fn make_way(&self, mirror: &Mirror, step: &Step, apply: &Apply) -> Result<()> {
-        if matches!(step.action, Action::Adopt(_)) {
-            self.save_store(mirror, apply.observed)?;
-        }
-        self.go(&docker::remove(std::slice::from_ref(&mirror.name)))
     }
 
     fn step(&self, mirror: &Mirror, step: &Step, apply: &Apply) -> Result<()> {

@@ -111,12 +111,14 @@ pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]
     traffic
 }
 
-/// What counters say that are true (registry 3), for a log whose beginning is gone; `None` where what is left of it is
-/// of a registry 2. They count a manifest's bytes for `HEAD` as well.
+/// What counters say that are true (registry 3), for a log whose beginning is gone; `None` where they may be those of a
+/// registry 2, or of one that is no proxy. They count a manifest's bytes for `HEAD` as well.
 pub fn counted(counters: [Counter; 2], log: &str) -> Option<Traffic> {
     let [blobs, manifests] = counters;
     let both = |of: &dyn Fn(Counter) -> u64| of(blobs) + of(manifests);
-    log.lines().all(|line| fill(line).is_none()).then(|| {
+    // Those of registry 2 never say that a blob was missing, and it logs what it fills; what is no proxy counts nothing.
+    let true_ones = blobs.misses > 0 || (blobs.requests == 0 && manifests.requests > 0);
+    (true_ones && log.lines().all(|line| fill(line).is_none())).then(|| {
         let (requests, misses) = (both(&|counter| counter.requests), both(&|counter| counter.misses));
         let (sent, fetched) = (both(&|counter| counter.bytes_pushed), both(&|counter| counter.bytes_pulled));
         Traffic {
@@ -341,6 +343,11 @@ mod tests {
         assert_eq!((traffic.hits, traffic.misses, traffic.bytes_from_upstream), (0, 1, 415));
         let counted = |log: &str| counted(counters(&vars).unwrap(), log);
         assert_eq!(counted(&line).map(|traffic| traffic.misses), Some(1));
+        let of = |blobs: u64, manifests: u64| {
+            let counter = |requests| Counter { requests, ..Counter::default() };
+            super::counted([counter(blobs), counter(manifests)], &line)
+        };
+        assert_eq!((of(6, 2), of(0, 0)), (None, None));
         // What logs its fills is a registry 2, whose counters are wrong.
         assert_eq!(counted(&filled("35.880", "a@sha256:m")), None);
     }

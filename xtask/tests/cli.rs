@@ -162,3 +162,30 @@ fn a_docker_context_that_is_not_there_or_does_not_answer_is_named() {
         "{onboard:?}"
     );
 }
+
+#[test]
+fn an_address_of_another_host_is_not_looked_for_on_this_one() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let container = serde_json::json!([{
+        "Id": "abc", "Name": "/registry-docker.io", "State": {"Status": "running"},
+        "Config": {"Image": "registry:2", "Env": ["REGISTRY_PROXY_REMOTEURL=https://old.example"],
+                   "Labels": {"talos-cache.prefix": "registry-"}},
+        "HostConfig": {"PortBindings": {"5000/tcp": [{"HostIp": "192.0.2.7", "HostPort": "5000"}]},
+                       "RestartPolicy": {"Name": "always"}},
+    }]);
+    std::fs::write(dir.path().join("found"), container.to_string()).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase \"$1 $2\" in\n'container inspect') cat {}/found ;;\n'exec registry-docker.io') exit 1 ;;\nesac\n",
+        dir.path().display()
+    );
+    write_program(dir.path(), "docker", &script);
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let file = dir.path().join("cache.toml");
+    std::fs::write(&file, "bind = \"192.0.2.7\"\n").unwrap();
+    let task = ["--config", file.to_str().unwrap(), "cache-up", "--dry-run", "docker.io"];
+    let run = run(&task, &[("PATH", &path), ("DOCKER_HOST", "tcp://192.0.2.7:2375")]);
+    assert!(
+        run.code == Some(0) && run.stdout.starts_with("would replace docker.io (upstream is https://old"),
+        "{run:?}"
+    );
+}

@@ -222,4 +222,6 @@ fn a_factory_behind_the_dashes_is_where_the_iso_comes_from_unless_it_wants_an_ac
     }
     let none = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--image-factory-url", "factory.example"]);
     assert!(none.code == Some(1) && none.stderr.contains("is no address of a factory"), "{none:?}");
+    let account = user.make("--qemu", &["--no-cache", "--dry-run", "--", "--image-factory-url", "a:secret@f.example"]);
+    assert!(account.code == Some(1) && !format!("{account:?}").contains("secret"), "{account:?}");
 }

@@ -232,6 +232,20 @@ fn one_that_is_interrupted_beside_a_proxy_that_is_offline_takes_back_no_less() {
 }
 
 #[test]
+fn while_a_store_is_copied_every_other_proxy_is_there() {
+    let mut case = cases::by_hand();
+    let mut quay = case.caches.clone();
+    quay.config.mirrors.remove(0);
+    quay.up(&case.fake.client()).unwrap();
+    case.caches.config.mirrors[1].port = case.caches.ports[2];
+    // It stops the one made by hand, makes sure that no other copy is at work, and is killed when it is to copy.
+    let client = case.fake.faulty(2, Fault::KilledBefore);
+    assert!(case.caches.up(&client).is_err() && client.is_met());
+    assert_eq!(case.fake.containers(), caches::HOSTS.map(|host| case.caches.name(host)));
+    case.converges("afterwards");
+}
+
+#[test]
 fn the_time_that_images_take_is_not_the_proxies_own() {
     let mut case = Case::new();
     case.caches.timeout = Duration::from_secs(1);

@@ -75,7 +75,9 @@ impl<'a> Files<'a> {
         let is_address = |told: &&str| told.starts_with("http://") || told.starts_with("https://");
         match value(extra, "image-factory-url").filter(|told| !is_address(told)) {
             Some(told) => {
-                let problem = format!("{told:?} is no address of a factory");
+                // What stands before an @ may be a password.
+                let shown = if told.contains('@') { "that".to_owned() } else { format!("{told:?}") };
+                let problem = format!("{shown} is no address of a factory");
                 Err(blocked(Finding::new("-- --image-factory-url", problem, "write it as https://factory.example")))
             }
             None => Ok(files),

@@ -119,7 +119,7 @@ fn damaged() -> Case {
 }
 
 /// One was made by hand and differs, with its cache in a volume that has no name.
-fn by_hand() -> Case {
+pub fn by_hand() -> Case {
     let mut case = Case::new();
     case.caches = case.caches.adopting();
     let (name, port) = (case.caches.name("docker.io"), format!("{}:5000", case.caches.ports[0]));
