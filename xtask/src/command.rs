@@ -1,6 +1,8 @@
 //! A command that has not been started: its words, what it is given, and its text as it can be pasted.
 #![allow(clippy::disallowed_methods)]
 
+use std::time::Duration;
+
 use camino::Utf8PathBuf;
 
 /// Whether a command changes anything; a dry run refuses those that do.
@@ -25,8 +27,12 @@ pub struct Cmd {
     umask: Option<&'static str>,
     secrets: Vec<String>,
     effect: Effect,
-    patient: bool,
+    limit: Option<Duration>,
 }
+
+/// How long a command that only looks may take: an engine that takes the connection and says nothing would be awaited
+/// for ever.
+const ANSWER: Duration = Duration::from_secs(30);
 
 impl Cmd {
     /// A command that only looks.
@@ -42,13 +48,13 @@ impl Cmd {
             umask: None,
             secrets: Vec::new(),
             effect: Effect::Read,
-            patient: false,
+            limit: Some(ANSWER),
         }
     }
 
     /// A command that changes something.
     pub fn write(program: impl Into<String>) -> Self {
-        Self { effect: Effect::Write, ..Self::read(program) }
+        Self { effect: Effect::Write, limit: None, ..Self::read(program) }
     }
 
     /// One more argument.
@@ -125,12 +131,18 @@ impl Cmd {
 
     /// One that looks at much, and may take as long as that takes.
     pub fn patient(self) -> Self {
-        Self { patient: true, ..self }
+        Self { limit: None, ..self }
     }
 
-    /// Whether it has to answer soon: what only looks and does not, waits for somebody who will not answer either.
-    pub fn is_quick(&self) -> bool {
-        self.effect == Effect::Read && !self.patient
+    /// One that is given up after a time.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// How long it may take, where there is an end to that: what does not answer by then waits for somebody who will not
+    /// answer either.
+    pub fn limit(&self) -> Option<Duration> {
+        self.limit
     }
 
     /// Whether it reads or writes.

@@ -125,9 +125,6 @@ pub struct Processes {
 /// the time to say what is left.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
-/// How long a command that only looks may take: an engine that takes the connection and says nothing would be awaited
-/// for ever.
-const ANSWER: Duration = Duration::from_secs(30);
 
 impl Processes {
     /// Processes that stop when the interrupt does say so, echoed as the terminal wishes.
@@ -211,9 +208,9 @@ impl Processes {
                 });
             }
             let Some(signal) = self.interrupt.signal() else {
-                if cmd.is_quick() && started.elapsed() > ANSWER {
+                if let Some(limit) = cmd.limit().filter(|limit| started.elapsed() > *limit) {
                     handle.kill().map_err(Error::io(failed()))?;
-                    return Err(no_answer(cmd));
+                    return Err(no_answer(cmd, limit));
                 }
                 continue;
             };
@@ -252,7 +249,7 @@ impl Runner for Processes {
             // A read blocks for as long as the command is silent, so a signal has to reach the command itself.
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    silent.store(cmd.is_quick() && started.elapsed() > ANSWER, Ordering::Relaxed);
+                    silent.store(cmd.limit().is_some_and(|limit| started.elapsed() > limit), Ordering::Relaxed);
                     if self.interrupt.signal().is_some() || silent.load(Ordering::Relaxed) {
                         let _ = reader.kill();
                         return;
@@ -274,8 +271,8 @@ impl Runner for Processes {
             done.store(true, Ordering::Relaxed);
         });
         self.go_on()?;
-        if silent.into_inner() && !enough {
-            return Err(no_answer(cmd));
+        if let Some(limit) = cmd.limit().filter(|_| silent.into_inner() && !enough) {
+            return Err(no_answer(cmd, limit));
         }
         let ended = reader.try_wait().map_err(Error::io(format!("wait for `{}`", cmd.program)))?;
         Ok(enough || ended.is_some_and(|output| output.status.success()))
@@ -286,10 +283,10 @@ impl Runner for Processes {
     }
 }
 
-fn no_answer(cmd: &Cmd) -> Error {
+fn no_answer(cmd: &Cmd, limit: Duration) -> Error {
     Error::Command {
         command: cmd.shell(),
-        status: format!("no answer within {} s", ANSWER.as_secs()),
+        status: format!("no answer within {} s", limit.as_secs()),
         seen: Vec::new(),
         fix: "see whether what it asks still answers anybody; start the engine again if not".to_owned(),
     }
@@ -439,6 +436,14 @@ mod tests {
         let runner = Processes::new(interrupt, Term::silent());
         let error = runner.run(&Cmd::read("sleep").arg("60")).unwrap_err();
         assert_eq!(error.code(), 130);
+    }
+
+    #[test]
+    fn what_does_not_end_in_its_time_is_given_up() {
+        let cmd = Cmd::write("sleep").arg("60").within(Duration::from_millis(200));
+        let error = runner().run(&cmd).unwrap_err();
+        assert!(error.to_string().contains("no answer within 0 s"), "{error}");
+        assert_eq!(Cmd::write("true").limit(), None);
     }
 
     #[test]
