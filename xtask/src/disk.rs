@@ -1,12 +1,11 @@
 //! How many bytes a cache takes: read from the host's own disk where that is allowed, else by a look from inside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::config::Mirror;
 use crate::error::Result;
-use crate::exec::Runner;
+use crate::exec::{Output, Runner};
 use crate::{docker, image};
 
 /// The bytes of all files in a folder of this host; `None` where it may not be read.
@@ -20,16 +19,22 @@ pub fn folder(folder: &Utf8Path) -> Option<u64> {
     Some(total)
 }
 
-/// Whether nothing is on a mirror's volume, given with its folder on the engine's host, as far as can be told: by a look
-/// at the folder, or else by a container of the mirror's image.
-pub fn is_empty(runner: &dyn Runner, mirror: &Mirror, path: Option<&Utf8Path>) -> bool {
-    match path.and_then(folder) {
-        Some(bytes) => bytes == 0,
-        None => {
-            let files = runner.run(&docker::files(&mirror.name, &mirror.image));
-            files.is_ok_and(|output| output.ok() && output.text().trim().is_empty())
-        }
+/// Of these volumes, given with their folders on the engine's host, those that nothing is on, as far as can be told: by a
+/// look at the folder, or else by one container of the image for all that may not be looked at.
+pub fn empty(runner: &dyn Runner, volumes: &BTreeMap<String, Utf8PathBuf>, image: &str) -> BTreeSet<String> {
+    let (open, shut): (Vec<_>, Vec<_>) =
+        volumes.iter().map(|(name, path)| (name.clone(), folder(path))).partition(|(_, bytes)| bytes.is_some());
+    let mut empty: BTreeSet<String> =
+        open.into_iter().filter(|(_, bytes)| *bytes == Some(0)).map(|(name, _)| name).collect();
+    let shut: Vec<String> = shut.into_iter().map(|(name, _)| name).collect();
+    if shut.is_empty() {
+        return empty;
     }
+    let Some(files) = runner.run(&docker::files(&shut, image)).ok().filter(Output::ok) else { return empty };
+    let files = files.text();
+    let holds = |n: usize| files.lines().any(|file| file.starts_with(&format!("/{n}/")));
+    empty.extend(shut.into_iter().enumerate().filter(|(n, _)| !holds(*n)).map(|(_, name)| name));
+    empty
 }
 
 /// What a running registry's own `du` says of its store, in steps of 1024 bytes.

@@ -123,18 +123,22 @@ pub fn du(name: &str) -> Cmd {
 
 /// The bytes on each volume, by a container that is gone afterwards.
 pub fn du_volumes(volumes: &[String], image: &str) -> Cmd {
-    let mounts = volumes.iter().enumerate().map(|(n, name)| format!("type=volume,src={name},dst=/{n},readonly"));
-    let cmd = docker(Cmd::write("docker"), &["run", "--rm", "--entrypoint", "du"]);
-    cmd.args(mounts.flat_map(|mount| ["--mount".to_owned(), mount]))
-        .args([image, "-sk"])
-        .args((0..volumes.len()).map(|n| format!("/{n}")))
+    on_volumes(volumes, image, "du", &["-sk"], &[])
 }
 
-/// The files on a volume that hold anything, by a container that is gone afterwards.
-pub fn files(volume: &str, image: &str) -> Cmd {
-    let mount = format!("type=volume,src={volume},dst=/v,readonly");
-    docker(Cmd::write("docker"), &["run", "--rm", "--mount", &mount, "--entrypoint", "find", image, "/v"])
-        .args(["-type", "f", "-size", "+0c"])
+/// The files that hold anything, each below the number of its volume in the list (`/0/...`), by a container that is gone
+/// afterwards.
+pub fn files(volumes: &[String], image: &str) -> Cmd {
+    on_volumes(volumes, image, "find", &[], &["-type", "f", "-size", "+0c"])
+}
+
+fn on_volumes(volumes: &[String], image: &str, program: &str, before: &[&str], after: &[&str]) -> Cmd {
+    let mounts = volumes.iter().enumerate().map(|(n, name)| format!("type=volume,src={name},dst=/{n},readonly"));
+    docker(Cmd::write("docker"), &["run", "--rm", "--entrypoint", program])
+        .args(mounts.flat_map(|mount| ["--mount".to_owned(), mount]))
+        .args([&[image], before].concat())
+        .args((0..volumes.len()).map(|n| format!("/{n}")))
+        .args(after.iter().copied())
 }
 
 /// The last lines a container wrote.
@@ -459,7 +463,7 @@ mod tests {
     #[test]
     fn no_flag_is_used_that_the_oldest_client_does_not_know() {
         // `docker run --pull` came with 20.10, `docker pull --quiet` with 19.03 (docker/cli release notes).
-        for cmd in [du_volumes(&["v".to_owned()], "registry:2"), files("v", "registry:2")] {
+        for cmd in [du_volumes(&["v".to_owned()], "registry:2"), files(&["v".to_owned()], "registry:2")] {
             assert!(!cmd.shell().contains("--pull"), "{}", cmd.shell());
         }
     }

@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Runner};
 
+/// What to do where the docker context that is named is not there.
+pub const NO_CONTEXT: &str = "choose a docker context that is there (`docker context ls`), or unset DOCKER_CONTEXT";
+
 /// What names the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
@@ -61,8 +64,7 @@ pub fn is_local(runner: &dyn Runner) -> Result<bool> {
 pub fn of_the_context(runner: &dyn Runner) -> Result<Option<String>> {
     let Named::Context(name) = named() else { return Ok(None) };
     let cmd = address_of_the_context();
-    let fix = "choose a docker context that is there (`docker context ls`), or unset DOCKER_CONTEXT";
-    let address = runner.run(&cmd)?.checked(&cmd, fix)?.text().trim().to_owned();
+    let address = runner.run(&cmd)?.checked(&cmd, NO_CONTEXT)?.text().trim().to_owned();
     if address.starts_with("ssh://") {
         return Err(Error::Tool {
             problem: format!("talosctl does not reach the engine of the docker context {name}, {address}"),

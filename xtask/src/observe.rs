@@ -86,7 +86,7 @@ pub fn engine_answer(cmd: &Cmd, output: Output) -> Result<Output> {
     let denied = String::from_utf8_lossy(&output.stderr).contains("permission denied");
     let no_context = String::from_utf8_lossy(&output.stderr).contains("context not found");
     let fix = if no_context {
-        "choose a docker context that is there (`docker context ls`), or unset DOCKER_CONTEXT"
+        endpoint::NO_CONTEXT
     } else if denied {
         "add yourself to the group that may use the engine (`sudo usermod -aG docker $USER`, then log in again), or use sudo"
     } else {

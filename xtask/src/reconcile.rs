@@ -348,25 +348,22 @@ impl Reconcile<'_> {
     /// Removes the containers that this run created and that have never answered; and their volumes, where there was
     /// nothing of that name before and nothing is on them. Gives back the names of those containers.
     fn take_back(&self, run: &Run) -> Vec<String> {
-        let silent = |mirror: &&Mirror| {
-            let answers = || registry::answers(&registry::address(mirror, self.config.bind));
-            let inside = || observe::answers_inside(self.runner, mirror).unwrap_or(false);
-            !run.answered.contains(&mirror.host) && !answers() && !inside()
-        };
         // Looked at here and not by a plan, in which a signal stops the questions to upstreams.
         let names: Vec<String> = self.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
         let there = self.runner.run(&docker::inspect(&names)).and_then(|found| container::containers(&found.stdout));
         let there = there.unwrap_or_default();
-        let made = |mirror: &&Mirror| {
-            let mine = |c: &&Container| c.name() == mirror.name && c.label(LABEL_RUN) == Some(&run.id);
-            there.iter().find(mine)
+        let made = |mirror: &Mirror| {
+            there.iter().find(|found| found.name() == mirror.name && found.label(LABEL_RUN) == Some(&run.id))
         };
-        let broken: Vec<(&Mirror, &Container)> = self
-            .mirrors
-            .iter()
-            .filter_map(|mirror| Some((mirror, made(&mirror)?)))
-            .filter(|(m, _)| silent(m))
-            .collect();
+        let never = |mirror: &&Mirror| !run.answered.contains(&mirror.host) && made(mirror).is_some();
+        let never: Vec<&Mirror> = self.mirrors.iter().filter(never).collect();
+        let answers = each(&never, |mirror| {
+            registry::answers(&registry::address(mirror, self.config.bind))
+                || observe::answers_inside(self.runner, mirror).unwrap_or(false)
+        });
+        let answers: BTreeMap<String, bool> = answers.into_iter().collect();
+        let silent = never.into_iter().filter(|mirror| !answers[&mirror.host]);
+        let broken: Vec<(&Mirror, &Container)> = silent.filter_map(|mirror| Some((mirror, made(mirror)?))).collect();
         let names: Vec<String> = broken.iter().map(|(mirror, _)| mirror.name.clone()).collect();
         // By identity: by now another run may have put a container of its own under that name.
         let ids: Vec<String> = broken.iter().map(|(_, container)| container.id.clone()).collect();
@@ -376,10 +373,10 @@ impl Reconcile<'_> {
         let new = broken.iter().filter(|(mirror, container)| {
             run.ground.fresh.contains(&mirror.name) && container.store() == Some(&mirror.name)
         });
-        let new: Vec<String> = new
-            .filter(|(mirror, container)| disk::is_empty(self.runner, mirror, container.store_path()))
-            .map(|(mirror, _)| mirror.name.clone())
-            .collect();
+        let path = |container: &Container| container.store_path().map(ToOwned::to_owned).unwrap_or_default();
+        let new = new.map(|(mirror, container)| (mirror.name.clone(), path(container))).collect();
+        let image = broken.first().map_or("", |(mirror, _)| mirror.image.as_str());
+        let new: Vec<String> = disk::empty(self.runner, &new, image).into_iter().collect();
         if !new.is_empty() {
             // A volume that another run uses by now is refused, and stays.
             let _ = self.runner.run(&docker::remove_volumes(&new));

@@ -183,11 +183,12 @@ fn what_was_made_in_vain_is_taken_back_with_its_volume() {
         assert_eq!(scene.again().len(), 4);
         scene.clean(true);
         // Whoever may not look into the engine's folders is told by a container.
-        let mirror = scene.caches.config.mirrors[0].clone();
-        assert!(disk::is_empty(scene.runner, &mirror, None));
+        let volumes = ["docker.io", "quay.io"].map(|host| (scene.name(host), "/nonexistent".into())).into();
+        let empty = |scene: &Scene| disk::empty(scene.runner, &volumes, "registry:2").into_iter().collect::<Vec<_>>();
+        assert_eq!(empty(scene), ["docker.io", "quay.io"].map(|host| scene.name(host)));
         scene.again();
         scene.fill();
-        assert!(!disk::is_empty(scene.runner, &mirror, None));
+        assert_eq!(empty(scene), [scene.name("quay.io")]);
         scene.clean(false);
     });
 }

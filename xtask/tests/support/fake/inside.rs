@@ -252,10 +252,11 @@ impl State {
             return words::said("");
         }
         let names: Vec<String> = ask.mounts.iter().map(|mount| mount.volume.clone()).collect();
-        if *cmd == docker::files(&names[0], &ask.image) {
-            return words::said(
-                self.volumes[&names[0]].cached().iter().map(|file| format!("/v/{file}\n")).collect::<String>(),
-            );
+        if *cmd == docker::files(&names, &ask.image) {
+            let files = |(n, name): (usize, &String)| {
+                self.volumes[name].cached().iter().map(|file| format!("/{n}/{file}\n")).collect::<String>()
+            };
+            return words::said(names.iter().enumerate().map(files).collect::<String>());
         }
         assert_eq!(*cmd, docker::du_volumes(&names, &ask.image), "{}", cmd.shell());
         let size = |(n, name): (usize, &String)| format!("{}\t/{n}\n", self.volumes[name].bytes().div_ceil(1024) + 4);
