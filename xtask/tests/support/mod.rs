@@ -3,9 +3,13 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use xshell::{Shell, cmd};
+use xtask::exec::{Interrupt, Processes};
+use xtask::image;
 use xtask::sample::{self, Image as Sample, Kind};
+use xtask::term::Term;
 
 pub use xtask::sample::digest;
 
@@ -47,7 +51,7 @@ impl World {
         let mut ports = free_ports(HOSTS.len() + 1);
         let upstream_port = ports.pop().unwrap();
         let mut world = Self { sh, prefix, ports, upstream_port, folder, gateway: "127.0.0.1".to_owned() };
-        world.provide_image();
+        Self::provide_image();
         let upstream = format!("{}upstream", world.prefix);
         let publish = format!("{upstream_port}:5000");
         cmd!(world.sh, "docker run --detach --name {upstream} --publish {publish} registry:2").quiet().read().unwrap();
@@ -59,13 +63,14 @@ impl World {
         world
     }
 
-    /// The registry image comes as it would come to a user: by the first `cache-up`.
-    fn provide_image(&self) {
-        if cmd!(self.sh, "docker image ls --quiet registry:2").quiet().read().unwrap().is_empty() {
-            self.settings("");
-            assert_eq!(self.xtask(&["cache-up"]).code, Some(0));
-            assert_eq!(self.xtask(&["cache-clean"]).code, Some(0));
-        }
+    /// The registry image comes as it would come to a user: pulled, or assembled where there is no network. Once for all
+    /// the tests of a process, which begin together.
+    fn provide_image() {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (processes, term) = (Processes::new(Interrupt::default(), Term::silent()), Term::silent());
+        let absent = image::absent(&processes, &["registry:2"].into()).unwrap();
+        image::provide(&processes, term, &absent, None).unwrap();
     }
 
     /// Writes the settings; `more` goes in front of the tables.
