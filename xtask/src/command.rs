@@ -28,6 +28,8 @@ pub struct Cmd {
     secrets: Vec<String>,
     effect: Effect,
     limit: Option<Duration>,
+    prompt: bool,
+    inherits_secrets: bool,
 }
 
 /// How long a command that only looks may take: an engine that takes the connection and says nothing would be awaited
@@ -49,12 +51,14 @@ impl Cmd {
             secrets: Vec::new(),
             effect: Effect::Read,
             limit: Some(ANSWER),
+            prompt: true,
+            inherits_secrets: false,
         }
     }
 
     /// A command that changes something.
     pub fn write(program: impl Into<String>) -> Self {
-        Self { effect: Effect::Write, limit: None, ..Self::read(program) }
+        Self { effect: Effect::Write, limit: None, prompt: false, ..Self::read(program) }
     }
 
     /// One more argument.
@@ -131,7 +135,22 @@ impl Cmd {
 
     /// One that looks at much, and may take as long as that takes.
     pub fn patient(self) -> Self {
-        Self { limit: None, ..self }
+        Self { limit: None, prompt: false, ..self }
+    }
+
+    /// One that takes seconds by design although the engine is well: it waits for something else than the engine.
+    pub fn unhurried(self) -> Self {
+        Self { prompt: false, ..self }
+    }
+
+    /// Whether an engine that is well answers it at once.
+    pub fn is_prompt(&self) -> bool {
+        self.prompt
+    }
+
+    /// One that runs this program again, and so needs the variables that hold passwords.
+    pub fn inheriting_secrets(self) -> Self {
+        Self { inherits_secrets: true, ..self }
     }
 
     /// One that is given up after a time.
@@ -174,8 +193,8 @@ impl Cmd {
         if let [line] = &steps[..] { line.clone() } else { format!("({})", steps.join(" && ")) }
     }
 
-    /// It, ready to be started.
-    pub(crate) fn expression(&self) -> duct::Expression {
+    /// It, ready to be started, without the variables of this process's environment that hold passwords.
+    pub(crate) fn expression(&self, secrets: &[String]) -> duct::Expression {
         let mut expression = match self.umask {
             // A process can only be given one by a process that has it.
             Some(umask) => duct::cmd(
@@ -193,7 +212,8 @@ impl Cmd {
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }
-        for name in &self.unset {
+        // Of two words on one variable the first counts: what this command is given by intention stays.
+        for name in self.unset.iter().chain(secrets.iter().filter(|_| !self.inherits_secrets)) {
             expression = expression.env_remove(name);
         }
         match &self.dir {

@@ -181,6 +181,9 @@ pub struct Config {
     pub boot: Sources,
     /// Where a value comes from that is not built in, by its key (`mirrors.docker.io.port`): a flag, a preset, a line.
     pub origins: BTreeMap<String, String>,
+    /// The variables of the environment that hold passwords, those of disabled mirrors included.
+    #[serde(skip)]
+    pub password_variables: Vec<String>,
 }
 
 /// What the command line says of the settings.

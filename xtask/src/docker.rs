@@ -227,7 +227,7 @@ impl Mode {
 pub fn probe_upstream(mirror: &Mirror) -> Cmd {
     let serve = "for c in /etc/distribution/config.yml /etc/docker/registry/config.yml; do \
                  [ ! -f $c ] || exec timeout $t 5 registry serve $c; done";
-    docker(Cmd::read("docker"), &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)])
+    docker(Cmd::read("docker").unhurried(), &["exec", "--env", &format!("{REMOTE}={}", mirror.upstream)])
         .args(["--env", "REGISTRY_HTTP_ADDR=127.0.0.1:0", "--env", "REGISTRY_HTTP_DEBUG_ADDR=127.0.0.1:0"])
         .args(["--env", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/tmp/upstream-probe", &mirror.name])
         .args(["sh", "-c", &format!("{TIMEOUT}{serve}")])
@@ -248,7 +248,7 @@ pub fn ask_inside(name: &str) -> Cmd {
 }
 
 fn wget_inside(name: &str, script: &str, address: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["exec", name, "sh", "-c", &format!("{TIMEOUT}{script}"), "sh"])
+    docker(Cmd::read("docker").unhurried(), &["exec", name, "sh", "-c", &format!("{TIMEOUT}{script}"), "sh"])
         .arg(format!("{address}/v2/"))
 }
 

@@ -115,21 +115,41 @@ impl Interrupt {
 }
 
 /// Starts real processes.
+#[derive(Clone)]
 pub struct Processes {
     interrupt: Interrupt,
     term: Term,
     read_only: bool,
+    /// The variables that hold passwords: this process's own business, and no other's.
+    secrets: Vec<String>,
+    silence: Arc<Silence>,
+}
+
+/// What a run remembers of commands that did not answer at once.
+#[derive(Debug, Default)]
+struct Silence {
+    announced: AtomicBool,
+    given_up: AtomicBool,
 }
 
 /// How long a command may go on after a signal: what changes something is not cut in the middle, and what looks has
 /// the time to say what is left.
 const GRACE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
+/// How long a command that should answer at once may be silent before the user is told what is awaited.
+const UNANNOUNCED: Duration = Duration::from_secs(2);
+/// How long the next ones are awaited once one has been given up: a run has one limit, not one for each command.
+const AFTER_GIVING_UP: Duration = Duration::from_secs(2);
 
 impl Processes {
     /// Processes that stop when the interrupt does say so, echoed as the terminal wishes.
     pub fn new(interrupt: Interrupt, term: Term) -> Self {
-        Self { interrupt, term, read_only: false }
+        Self { interrupt, term, read_only: false, secrets: Vec::new(), silence: Arc::default() }
+    }
+
+    /// The same, which start no process that inherits these variables.
+    pub fn keeping_secret(self, variables: impl IntoIterator<Item = String>) -> Self {
+        Self { secrets: variables.into_iter().collect(), ..self }
     }
 
     /// The same, which start nothing that writes where this is a dry run.
@@ -139,12 +159,12 @@ impl Processes {
 
     /// The same for a clean-up that a signal calls for, and does not cut short. A second signal still does.
     pub fn to_the_end(&self) -> Self {
-        Self { interrupt: Interrupt::default(), term: self.term, read_only: self.read_only }
+        Self { interrupt: Interrupt::default(), ..self.clone() }
     }
 
     /// The same, echoed on another terminal.
     pub fn with(&self, term: Term) -> Self {
-        Self { interrupt: self.interrupt.clone(), term, read_only: self.read_only }
+        Self { term, ..self.clone() }
     }
 
     /// Echoes a command that may be started.
@@ -154,6 +174,33 @@ impl Processes {
         }
         echo(self.term, &cmd.shell());
         Ok(())
+    }
+
+    fn expression(&self, cmd: &Cmd) -> duct::Expression {
+        cmd.expression(&self.secrets)
+    }
+
+    /// How long a command may take, after what this run has seen of others.
+    fn limit(&self, cmd: &Cmd) -> Option<Duration> {
+        let given_up = self.silence.given_up.load(Ordering::Relaxed);
+        cmd.limit().map(|limit| if given_up && cmd.is_prompt() { limit.min(AFTER_GIVING_UP) } else { limit })
+    }
+
+    /// Says once a run what is awaited.
+    fn announce(&self, cmd: &Cmd, waited: Duration) {
+        if cmd.is_prompt() && waited > UNANNOUNCED && !self.silence.announced.swap(true, Ordering::Relaxed) {
+            self.term.step(&format!("Waiting for an answer to `{}`", cmd.shell()));
+        }
+    }
+
+    fn give_up(&self, cmd: &Cmd, waited: Duration) -> Error {
+        self.silence.given_up.store(true, Ordering::Relaxed);
+        Error::Command {
+            command: cmd.shell(),
+            status: format!("no answer within {} s", waited.as_secs()),
+            seen: Vec::new(),
+            fix: NO_ANSWER.to_owned(),
+        }
     }
 
     fn started(cmd: &Cmd, result: std::io::Result<duct::Handle>) -> Result<duct::Handle> {
@@ -166,7 +213,7 @@ impl Processes {
     /// # Errors
     /// The program cannot be started.
     pub fn attached(&self, cmd: &Cmd) -> Result<Output> {
-        self.foreground(cmd, &cmd.expression().stdout_to_stderr())
+        self.foreground(cmd, &self.expression(cmd).stdout_to_stderr())
     }
 
     /// The same for a command whose output is the answer of the task.
@@ -174,7 +221,7 @@ impl Processes {
     /// # Errors
     /// The program cannot be started.
     pub fn answering(&self, cmd: &Cmd) -> Result<Output> {
-        self.foreground(cmd, &cmd.expression())
+        self.foreground(cmd, &self.expression(cmd))
     }
 
     fn foreground(&self, cmd: &Cmd, expression: &duct::Expression) -> Result<Output> {
@@ -208,9 +255,10 @@ impl Processes {
                 });
             }
             let Some(signal) = self.interrupt.signal() else {
-                if let Some(limit) = cmd.limit().filter(|limit| started.elapsed() > *limit) {
+                self.announce(cmd, started.elapsed());
+                if self.limit(cmd).is_some_and(|limit| started.elapsed() > limit) {
                     handle.kill().map_err(Error::io(failed()))?;
-                    return Err(no_answer(cmd, limit));
+                    return Err(self.give_up(cmd, started.elapsed()));
                 }
                 continue;
             };
@@ -225,7 +273,7 @@ impl Processes {
 impl Runner for Processes {
     fn run(&self, cmd: &Cmd) -> Result<Output> {
         self.admit(cmd, Term::command_verbose)?;
-        let mut expression = cmd.expression().stdout_capture().stderr_capture().before_spawn(own_group);
+        let mut expression = self.expression(cmd).stdout_capture().stderr_capture().before_spawn(own_group);
         expression = match &cmd.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
             None => expression.stdin_null(),
@@ -236,8 +284,8 @@ impl Runner for Processes {
 
     fn lines(&self, cmd: &Cmd, line: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
         self.admit(cmd, Term::command_verbose)?;
-        let reader = cmd
-            .expression()
+        let reader = self
+            .expression(cmd)
             .stderr_to_stdout()
             .stdin_null()
             .before_spawn(own_group)
@@ -249,7 +297,7 @@ impl Runner for Processes {
             // A read blocks for as long as the command is silent, so a signal has to reach the command itself.
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    silent.store(cmd.limit().is_some_and(|limit| started.elapsed() > limit), Ordering::Relaxed);
+                    silent.store(self.limit(cmd).is_some_and(|limit| started.elapsed() > limit), Ordering::Relaxed);
                     if self.interrupt.signal().is_some() || silent.load(Ordering::Relaxed) {
                         let _ = reader.kill();
                         return;
@@ -271,8 +319,8 @@ impl Runner for Processes {
             done.store(true, Ordering::Relaxed);
         });
         self.go_on()?;
-        if let Some(limit) = cmd.limit().filter(|_| silent.into_inner() && !enough) {
-            return Err(no_answer(cmd, limit));
+        if silent.into_inner() && !enough {
+            return Err(self.give_up(cmd, started.elapsed()));
         }
         let ended = reader.try_wait().map_err(Error::io(format!("wait for `{}`", cmd.program)))?;
         Ok(enough || ended.is_some_and(|output| output.status.success()))
@@ -283,14 +331,7 @@ impl Runner for Processes {
     }
 }
 
-fn no_answer(cmd: &Cmd, limit: Duration) -> Error {
-    Error::Command {
-        command: cmd.shell(),
-        status: format!("no answer within {} s", limit.as_secs()),
-        seen: Vec::new(),
-        fix: "see whether what it asks still answers anybody; start the engine again if not".to_owned(),
-    }
-}
+const NO_ANSWER: &str = "check that the engine responds (`docker version`), and restart it if it does not";
 
 /// Ctrl-C on the terminal reaches the whole foreground group; a command in a group of its own is ended by us, in order.
 #[allow(clippy::unnecessary_wraps)]
@@ -444,6 +485,38 @@ mod tests {
         let error = runner().run(&cmd).unwrap_err();
         assert!(error.to_string().contains("no answer within 0 s"), "{error}");
         assert_eq!(Cmd::write("true").limit(), None);
+    }
+
+    #[test]
+    fn once_one_is_given_up_the_next_are_not_awaited_as_long() {
+        let runner = runner();
+        let silent = Cmd::read("sleep").arg("60");
+        assert!(runner.run(&silent.clone().within(Duration::from_millis(200))).is_err());
+        let started = Instant::now();
+        assert!(runner.run(&silent).is_err());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        // What takes its time by design still may.
+        assert!(runner.run(&Cmd::read("sleep").arg("3").unhurried()).unwrap().ok());
+    }
+
+    #[test]
+    fn a_variable_that_holds_a_password_is_inherited_by_nobody_but_this_program_itself() {
+        // Any variable that is set will do.
+        let runner = runner().keeping_secret(["CARGO_MANIFEST_DIR".to_owned()]);
+        let seen = |cmd: &Cmd| runner.run(cmd).unwrap().text();
+        let cmd = Cmd::read("sh").args(["-c", "echo ${CARGO_MANIFEST_DIR-none}"]);
+        assert_eq!(seen(&cmd), "none\n");
+        assert_ne!(seen(&cmd.clone().inheriting_secrets()), "none\n");
+        assert_eq!(seen(&cmd.env("CARGO_MANIFEST_DIR", "given")), "given\n");
+        let mut lines = Vec::new();
+        let with = runner.with(Term::silent()).to_the_end();
+        let cmd = Cmd::read("sh").args(["-c", "echo ${CARGO_MANIFEST_DIR-none}"]);
+        with.lines(&cmd, &mut |line| {
+            lines.push(line.to_owned());
+            true
+        })
+        .unwrap();
+        assert_eq!(lines, ["none"]);
     }
 
     #[test]

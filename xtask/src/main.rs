@@ -32,10 +32,13 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
         return app::write(&completions::script(*shell, &mut Cli::command()));
     }
     let overrides = Overrides { file: cli.global.config.clone(), preset: cli.global.preset };
+    let interrupt = Interrupt::install()?;
+    let config = Config::load(workspace_root(), &overrides)?;
+    let processes = Processes::new(interrupt, term).read_only(cli.global.dry_run);
     let app = App {
-        processes: Processes::new(Interrupt::install()?, term).read_only(cli.global.dry_run),
+        processes: processes.keeping_secret(config.password_variables.clone()),
         term,
-        config: Config::load(workspace_root(), &overrides)?,
+        config,
         dry_run: cli.global.dry_run,
         json: cli.global.json,
     };

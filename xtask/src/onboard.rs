@@ -98,7 +98,7 @@ fn agreed(app: &App, lines: &[String]) -> Result<bool> {
 fn in_the_group(app: &App) -> Result<()> {
     let program = std::env::current_exe().map_err(Error::io("find this program"))?;
     let this = Cmd::write(program.to_string_lossy()).args(std::env::args().skip(1)).shell();
-    let cmd = Cmd::write("sg").args(["docker", "-c", &this]);
+    let cmd = Cmd::write("sg").args(["docker", "-c", &this]).inheriting_secrets();
     let fix = "log in again, so that the group docker is yours, and run this again";
     if app.processes.run(&Cmd::read("sg").args(["docker", "-c", "docker version"]))?.ok() {
         app.processes.answering(&cmd)?.checked(&cmd, fix)?;

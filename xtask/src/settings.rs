@@ -67,7 +67,9 @@ pub fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> R
     let mirrors = slots.into_iter().map(|slot| slot.mirror).collect();
     let cluster_address = parsed.cluster.address.as_ref().map(|address| source.address(address)).transpose()?;
     let boot = source.boot(&parsed.boot)?;
-    Ok(Config { file, preset, prefix, bind, offline, mirrors, cluster_address, boot, origins })
+    let variables = parsed.mirrors.values().filter_map(|table| Some(table.password_env.as_ref()?.get_ref().clone()));
+    let password_variables = variables.collect();
+    Ok(Config { file, preset, prefix, bind, offline, mirrors, cluster_address, boot, origins, password_variables })
 }
 
 struct Slot {
@@ -340,6 +342,16 @@ mod tests {
             let all = error(&format!("{bind}[mirrors.\"docker.io\"]\n{both}"));
             assert!(all.contains("everyone on the network"), "{all}");
         }
+    }
+
+    #[test]
+    fn the_variables_that_hold_passwords_are_known_for_disabled_mirrors_too() {
+        let account = "username = \"me\"\npassword_env";
+        let text = format!(
+            "bind = \"local\"\n[mirrors.\"docker.io\"]\n{account} = \"HUB\"\n\
+             [mirrors.\"quay.io\"]\nenabled = false\n{account} = \"QUAY\"\n"
+        );
+        assert_eq!(parse(&text).unwrap().password_variables, ["HUB", "QUAY"]);
     }
 
     #[test]

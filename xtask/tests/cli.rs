@@ -120,11 +120,38 @@ fn an_archive_that_is_not_there_is_a_usage_error() {
 }
 
 #[test]
-fn an_engine_that_takes_the_connection_and_says_nothing_is_not_awaited_for_ever() {
+fn a_silent_engine_is_announced_after_two_seconds_and_awaited_once() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", silent.local_addr().unwrap());
-    let run = run(&["cache-status"], &[("DOCKER_HOST", &host)]);
+    let started = std::time::Instant::now();
+    let run = run(&["cache-up"], &[("DOCKER_HOST", &host)]);
     assert!(run.code == Some(1) && run.stderr.contains("no answer within 30 s\nfix: "), "{run:?}");
+    assert_eq!(run.stderr.matches("Waiting for an answer to `docker container inspect ").count(), 1, "{run:?}");
+    assert!(started.elapsed().as_secs() < 45, "{:?}", started.elapsed());
+}
+
+#[test]
+fn no_program_that_is_started_inherits_a_password() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let seen = dir.path().join("seen");
+    // Every program that a task can start, as one that writes down what it has been given.
+    let script = format!("#!/bin/sh\necho \"$0 $*\" >>{0}\nenv >>{0}\nexit 1\n", seen.display());
+    for program in ["docker", "talosctl", "curl", "sudo", "id", "qemu-system-x86_64", "iptables"] {
+        write_program(dir.path(), program, &script);
+    }
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let file = dir.path().join("cache.toml");
+    let account = "username = \"me\"\npassword_env = \"HB_TOKEN\"\n";
+    std::fs::write(&file, format!("bind = \"local\"\n[mirrors.\"docker.io\"]\n{account}")).unwrap();
+    let vars = [("PATH", path.as_str()), ("HB_TOKEN", "hunter2")];
+    for task in [&["cache-up"][..], &["cache-status"], &["cluster", "--docker"], &["cluster", "--qemu"], &["onboard"]] {
+        run(&[&["--config", file.to_str().unwrap()], task].concat(), &vars);
+    }
+    let seen = std::fs::read_to_string(seen).unwrap();
+    for program in ["docker", "talosctl"] {
+        assert!(seen.contains(&format!("/{program} ")), "{seen}");
+    }
+    assert!(!seen.contains("hunter2") && !seen.contains("HB_TOKEN"), "{seen}");
 }
 
 #[test]
