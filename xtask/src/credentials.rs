@@ -63,25 +63,27 @@ pub enum Found {
     Same,
     /// It has another, or none.
     Differs,
-    /// The password cannot be read now, so there is nothing to compare with.
-    Unknown,
+    /// The password cannot be read now, for this reason, so there is nothing to compare with.
+    Unknown(String),
 }
 
 /// Compares the account with the file that `docker cp CONTAINER:PATH -` gave back as a tar stream.
 ///
 /// The text itself is compared: a digest of it that somebody could read would let a short password be guessed.
-pub fn compare(mirror: &Mirror, credentials: &Credentials, archive: &[u8]) -> Found {
-    let mut there = String::new();
-    let read = tar::Archive::new(archive)
-        .entries()
-        .and_then(|mut entries| entries.next().transpose())
-        .and_then(|entry| entry.map_or(Ok(0), |mut entry| entry.read_to_string(&mut there)));
-    match (read, credentials.password.read()) {
-        (Err(_), _) => Found::Differs,
-        (Ok(_), Err(_)) => Found::Unknown,
-        (Ok(_), Ok(password)) if there == settings(mirror, credentials, &password) => Found::Same,
-        _ => Found::Differs,
-    }
+///
+/// # Errors
+/// That is no tar stream with a file in it.
+pub fn compare(mirror: &Mirror, credentials: &Credentials, archive: &[u8]) -> Result<Found, String> {
+    let mut there = Vec::new();
+    let mut archive = tar::Archive::new(archive);
+    let file = archive.entries().and_then(|mut entries| entries.next().transpose());
+    let mut file = file.map_err(|error| error.to_string())?.ok_or("there is no file in it")?;
+    file.read_to_end(&mut there).map_err(|error| error.to_string())?;
+    Ok(match credentials.password.read() {
+        Err(problem) => Found::Unknown(problem),
+        Ok(password) if there == settings(mirror, credentials, &password).as_bytes() => Found::Same,
+        Ok(_) => Found::Differs,
+    })
 }
 
 #[cfg(test)]
@@ -115,12 +117,13 @@ mod tests {
         header.set_size(text.len() as u64);
         back.append_data(&mut header, "config.yml", text.as_bytes()).unwrap();
         let back = back.into_inner().unwrap();
-        assert_eq!(compare(&Mirror::docker_io(), &credentials, &back), Found::Same);
-        assert_eq!(compare(&Mirror::docker_io(), &credentials, b""), Found::Differs);
+        let of = |archive: &[u8]| compare(&Mirror::docker_io(), &credentials, archive);
+        assert_eq!(of(&back), Ok(Found::Same));
+        assert!(of(b"").is_err() && of(b"garbage").is_err());
         std::fs::write(&file, "other").unwrap();
-        assert_eq!(compare(&Mirror::docker_io(), &credentials, &back), Found::Differs);
+        assert_eq!(of(&back), Ok(Found::Differs));
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(compare(&Mirror::docker_io(), &credentials, &back), Found::Unknown);
+        assert!(matches!(of(&back), Ok(Found::Unknown(problem)) if problem.contains("account-")));
         assert!(archive(&Mirror::docker_io(), &credentials).is_err());
         let mut members = tar::Archive::new(&put[..]);
         let modes: Vec<u32> = members.entries().unwrap().map(|entry| entry.unwrap().header().mode().unwrap()).collect();

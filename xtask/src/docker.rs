@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::Mirror;
 use crate::credentials;
+use crate::error::{Error, Result};
 use crate::exec::Cmd;
 use crate::listen::Listen;
 
@@ -88,12 +89,29 @@ pub struct Listed {
 }
 
 /// Reads what [`list`] printed.
-pub fn listed(text: &str) -> Vec<Listed> {
-    let line = |line: &str| {
-        let mut parts = line.splitn(3, '\t').map(str::to_owned);
-        Some(Listed { name: parts.next()?, prefix: parts.next()?, ports: host_ports(&parts.next()?) })
+///
+/// # Errors
+/// It is not what an engine's client prints.
+pub fn listed(text: &str) -> Result<Vec<Listed>> {
+    let rows = rows(&list(), text)?.into_iter();
+    Ok(rows.map(|[name, prefix, ports]| Listed { name, prefix, ports: host_ports(&ports) }).collect())
+}
+
+/// The rows of a table that a command printed with tabs between its columns.
+///
+/// # Errors
+/// A line has another number of columns, or none in front: an answer that cannot be read does not say that nothing is
+/// there.
+pub fn rows<const N: usize>(cmd: &Cmd, text: &str) -> Result<Vec<[String; N]>> {
+    let row = |line: &str| {
+        let parts: Vec<String> = line.split('\t').map(str::to_owned).collect();
+        <[String; N]>::try_from(parts).ok().filter(|row| row.first().is_some_and(|first| !first.is_empty()))
     };
-    text.lines().filter_map(line).collect()
+    let unreadable = |line: &str| Error::Answer {
+        command: cmd.shell(),
+        problem: format!("{:?} is not a line of {N} columns", line.chars().take(80).collect::<String>()),
+    };
+    text.lines().map(|line| row(line).ok_or_else(|| unreadable(line))).collect()
 }
 
 /// One inspect of all the names; it ends with 1 when one is absent, and still prints the others.
@@ -328,9 +346,18 @@ pub fn diff(name: &str) -> Cmd {
 
 /// Where a registry keeps its store in its container's own layer, if it does, from what [`diff`] printed: every driver
 /// of every version has `docker/registry` below its root.
-pub fn stores_in_its_layer(changes: &str) -> Option<String> {
-    let root = |line: &str| line.split_once(' ')?.1.strip_suffix("/docker/registry").map(str::to_owned);
-    changes.lines().find_map(root)
+///
+/// # Errors
+/// A line is no change of a file: it has to be `A`, `C` or `D` and an absolute path.
+pub fn stores_in_its_layer(cmd: &Cmd, changes: &str) -> Result<Option<String>> {
+    let path = |line: &str| {
+        let (kind, path) = line.split_once(' ')?;
+        (matches!(kind, "A" | "C" | "D") && path.starts_with('/')).then(|| path.to_owned())
+    };
+    let unreadable =
+        |line: &str| Error::Answer { command: cmd.shell(), problem: format!("{line:?} is no change of a file") };
+    let paths = changes.lines().map(|line| path(line).ok_or_else(|| unreadable(line))).collect::<Result<Vec<_>>>()?;
+    Ok(paths.iter().find_map(|path| path.strip_suffix("/docker/registry").map(str::to_owned)))
 }
 
 /// The name of the container that copies a store.
@@ -476,7 +503,7 @@ mod tests {
     #[test]
     fn a_listing_is_read() {
         let text = "registry-docker.io\tregistry-\t0.0.0.0:5000->5000/tcp\nweb\t\t\n";
-        let [ours, web] = &listed(text)[..] else { panic!("two lines") };
+        let [ours, web] = &listed(text).unwrap()[..] else { panic!("two lines") };
         assert_eq!((ours.prefix.as_str(), &ours.ports[..]), ("registry-", &[5000][..]));
         assert_eq!((web.name.as_str(), web.prefix.as_str()), ("web", ""));
     }

@@ -47,12 +47,12 @@ fn is_remote(address: &str) -> bool {
 /// Whether the engine may be on this host: the ports of another one are not ours to try.
 ///
 /// # Errors
-/// The client cannot be started.
+/// The context is not there, or the client's answer cannot be read.
 pub fn is_local(runner: &dyn Runner) -> Result<bool> {
     let address = match named() {
         Named::Nowhere => return Ok(true),
         Named::Host(host) => host,
-        Named::Context(_) => runner.run(&address_of_the_context())?.text(),
+        Named::Context(_) => address_of_the_context(runner)?,
     };
     Ok(!is_remote(&address))
 }
@@ -63,8 +63,7 @@ pub fn is_local(runner: &dyn Runner) -> Result<bool> {
 /// The context is not there, or leads through ssh, which a program other than the docker client does not follow.
 pub fn of_the_context(runner: &dyn Runner) -> Result<Option<String>> {
     let Named::Context(name) = named() else { return Ok(None) };
-    let cmd = address_of_the_context();
-    let address = runner.run(&cmd)?.checked(&cmd, NO_CONTEXT)?.text().trim().to_owned();
+    let address = address_of_the_context(runner)?;
     if address.starts_with("ssh://") {
         return Err(Error::Tool {
             problem: format!("talosctl does not reach the engine of the docker context {name}, {address}"),
@@ -74,8 +73,13 @@ pub fn of_the_context(runner: &dyn Runner) -> Result<Option<String>> {
     Ok(Some(address).filter(|address| !address.is_empty()))
 }
 
-fn address_of_the_context() -> Cmd {
-    Cmd::read("docker").args(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+fn address_of_the_context(runner: &dyn Runner) -> Result<String> {
+    let cmd = Cmd::read("docker").args(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]);
+    let address = runner.run(&cmd)?.checked(&cmd, NO_CONTEXT)?.text().trim().to_owned();
+    if address.is_empty() || address.contains("://") {
+        return Ok(address);
+    }
+    Err(Error::Answer { command: cmd.shell(), problem: "it is no address of an engine".to_owned() })
 }
 
 /// An engine that was named and does not answer is somebody else's to start.

@@ -60,7 +60,11 @@ pub fn is_absent(runner: &dyn Runner, image: &str) -> Result<bool> {
     if !output.ok() && String::from_utf8_lossy(&output.stderr).contains("No such image") {
         return Ok(true);
     }
-    crate::observe::engine_answer(&cmd, output).map(|_| false)
+    let text = crate::observe::engine_answer(&cmd, output)?.text();
+    if text.starts_with("sha256:") {
+        return Ok(false);
+    }
+    Err(Error::Answer { command: cmd.shell(), problem: format!("{:?} is no image", text.trim()) })
 }
 
 /// Gets images that are not here, says in one line how each came, and gives that back by image.

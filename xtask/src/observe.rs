@@ -46,6 +46,10 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     // A client that never got as far as the engine prints nothing; the list below has its words.
     let nothing = !inspect.ok() && inspect.text().trim().is_empty();
     let found = if nothing { Vec::new() } else { container::containers(&inspect.stdout)? };
+    if inspect.ok() && found.len() != names.len() {
+        let problem = format!("{} containers were asked for, and it describes {}", names.len(), found.len());
+        return Err(Error::Answer { command: docker::inspect(&names).shell(), problem });
+    }
     let containers: BTreeMap<String, Container> =
         found.into_iter().map(|container| (container.name().to_owned(), container)).collect();
     // An inspect that fails says nothing of the engine: it ends the same way for one absent name and for no engine.
@@ -152,7 +156,7 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
     if container.label(LABEL_PREFIX).is_none() && look.adopt {
         let cmd = docker::diff(&mirror.name);
         let changes = runner.run(&cmd)?.checked(&cmd, "see what the engine says of it, then run this again")?;
-        detail.own_layer = docker::stores_in_its_layer(&changes.text());
+        detail.own_layer = docker::stores_in_its_layer(&cmd, &changes.text())?;
     }
     let account =
         mirror.credentials.as_ref().filter(|_| container.mode() == Mode::Proxy && container.has_credentials());
@@ -197,7 +201,8 @@ fn account_of(runner: &dyn Runner, mirror: &Mirror, credentials: &Credentials) -
         return Ok(Found::Differs);
     }
     let archive = output.checked(&cmd, "see what the engine says of it, then run this again")?;
-    Ok(credentials::compare(mirror, credentials, &archive.stdout))
+    credentials::compare(mirror, credentials, &archive.stdout)
+        .map_err(|problem| Error::Answer { command: cmd.shell(), problem })
 }
 
 /// Whether a registry answers in its own container: where that is so and [`registry::answers`] says no, this host is
@@ -264,13 +269,12 @@ fn process(listen: &Listen, port: u16, local: bool) -> Option<String> {
     ))
 }
 
-/// The lines that a listing of the engine prints.
+/// The rows that a listing of the engine prints.
 ///
 /// # Errors
-/// The engine does not answer.
-pub fn lines(runner: &dyn Runner, cmd: &Cmd) -> Result<Vec<String>> {
-    let output = engine_answer(cmd, runner.run(cmd)?)?;
-    Ok(output.text().lines().map(str::to_owned).collect())
+/// The engine does not answer, or its answer cannot be read.
+pub fn rows<const N: usize>(runner: &dyn Runner, cmd: &Cmd) -> Result<Vec<[String; N]>> {
+    docker::rows(cmd, &engine_answer(cmd, runner.run(cmd)?)?.text())
 }
 
 /// All containers of the engine, ours or not.
@@ -279,7 +283,7 @@ pub fn lines(runner: &dyn Runner, cmd: &Cmd) -> Result<Vec<String>> {
 /// The engine does not answer.
 pub fn listing(runner: &dyn Runner) -> Result<Vec<Listed>> {
     let cmd = docker::list();
-    Ok(docker::listed(&engine_answer(&cmd, runner.run(&cmd)?)?.text()))
+    docker::listed(&engine_answer(&cmd, runner.run(&cmd)?)?.text())
 }
 
 /// A volume of the engine.
@@ -297,12 +301,8 @@ pub struct Volume {
 pub fn volumes(runner: &dyn Runner, prefix: Option<&str>) -> Result<BTreeMap<String, Volume>> {
     let cmd = docker::list_volumes(prefix);
     let text = engine_answer(&cmd, runner.run(&cmd)?)?.text();
-    let volume = |line: &str| {
-        let mut parts = line.splitn(3, '\t');
-        let (name, label, path) = (parts.next()?, parts.next()?, parts.next()?);
-        Some((name.to_owned(), Volume { prefix: label.to_owned(), path: path.into() }))
-    };
-    Ok(text.lines().filter_map(volume).collect())
+    let rows = docker::rows(&cmd, &text)?.into_iter();
+    Ok(rows.map(|[name, prefix, path]| (name, Volume { prefix, path: path.into() })).collect())
 }
 
 /// Does two things at once.

@@ -131,6 +131,19 @@ fn a_silent_engine_is_announced_after_two_seconds_and_awaited_once() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_read_is_never_nothing_there() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    write_program(dir.path(), "docker", "#!/bin/sh\necho 'the answer is 42'\n");
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let tasks = [&["cache-up"][..], &["cache-down"], &["cache-clean"], &["cache-clean", "--all"], &["cache-status"]];
+    for task in [&tasks[..], &[&["cache-logs"], &["cluster-down"], &["cluster-status"]]].concat() {
+        let run = run(task, &[("PATH", &path), ("DOCKER_HOST", "")]);
+        assert!(run.code == Some(1) && run.stderr.starts_with("error: cannot read what `docker "), "{task:?}: {run:?}");
+        assert_eq!(run.stdout, "", "{task:?}");
+    }
+}
+
+#[test]
 fn no_program_that_is_started_inherits_a_password() {
     let dir = Shell::new().unwrap().create_temp_dir().unwrap();
     let seen = dir.path().join("seen");

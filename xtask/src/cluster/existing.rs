@@ -8,7 +8,7 @@ use crate::cluster::place::{Place, Progress, Record};
 use crate::cluster::processes;
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
-use crate::observe::lines;
+use crate::observe::rows;
 use crate::talosctl::Provisioner;
 
 /// A node as the engine or the system knows it.
@@ -116,14 +116,11 @@ fn labelled(runner: &dyn Runner, cluster: &str) -> Result<Vec<Labelled>> {
     let mut found = Vec::new();
     // `Status` is a phrase: `Up 3 minutes`, `Up 3 minutes (Paused)`, `Created`, `Exited (0) ...`.
     let containers = by_label(&["container", "ls", "--all"], cluster, "{{.Names}}\t{{.ID}}\t{{.Status}}");
-    for line in lines(runner, &containers)? {
-        let mut parts = line.splitn(3, '\t').map(str::to_owned);
-        let (Some(name), Some(id), Some(status)) = (parts.next(), parts.next(), parts.next()) else { continue };
+    for [name, id, status] in rows(runner, &containers)? {
         found.push(Labelled { name, id, up: Some(status.starts_with("Up") && !status.contains("Paused")) });
     }
-    for line in lines(runner, &by_label(&["network", "ls"], cluster, "{{.Name}}\t{{.ID}}"))? {
-        let Some((name, id)) = line.split_once('\t') else { continue };
-        found.push(Labelled { name: format!("network {name}"), id: id.to_owned(), up: None });
+    for [name, id] in rows(runner, &by_label(&["network", "ls"], cluster, "{{.Name}}\t{{.ID}}"))? {
+        found.push(Labelled { name: format!("network {name}"), id, up: None });
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
