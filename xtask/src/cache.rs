@@ -15,7 +15,7 @@ use crate::docker::{self, Mode};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, ReadOnly, Runner};
 use crate::observe::{self, each, together};
-use crate::plan::{Observed, Plan};
+use crate::plan::{self, Observed, Plan, Tried};
 use crate::reconcile::{Done, Ground, Reconcile};
 use crate::{image, report, status};
 
@@ -60,8 +60,18 @@ pub fn plan(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Plan> {
         adopt: up.adopt,
         timeout: Duration::from_secs(up.timeout),
     };
-    let (plan, _) = reconcile.plan(&BTreeSet::new())?;
-    if plan.blockers.is_empty() { Ok(plan) } else { Err(Error::Blocked(plan.blockers)) }
+    let (mut plan, observed) = reconcile.plan(&Tried::default())?;
+    warn(app, mirrors, &observed);
+    let wrong = if plan.blockers.is_empty() && plan.steps.is_empty() { &mut plan.flaws } else { &mut plan.blockers };
+    let wrong = std::mem::take(wrong);
+    if wrong.is_empty() { Ok(plan) } else { Err(Error::Blocked(wrong)) }
+}
+
+/// Says what a user should know of proxies that work.
+pub fn warn(app: &App, mirrors: &[Mirror], observed: &Observed) {
+    for warning in plan::warnings(mirrors, observed) {
+        app.term.warn(&warning);
+    }
 }
 
 /// Brings mirrors up, their images included.
@@ -78,7 +88,9 @@ pub fn bring_up(app: &App, mirrors: &[Mirror], up: &Up) -> Result<Done> {
         adopt: up.adopt,
         timeout: Duration::from_secs(up.timeout),
     };
-    reconcile.up(|plan, observed| ground(&reconcile, up.image_archive.as_deref(), plan, observed))
+    let done = reconcile.up(|plan, observed| ground(&reconcile, up.image_archive.as_deref(), plan, observed))?;
+    warn(app, mirrors, &done.observed);
+    Ok(done)
 }
 
 /// What has to be so before the first container is created: an engine that is new enough, and the images.
@@ -96,13 +108,13 @@ pub fn ground(run: &Reconcile, archive: Option<&Utf8Path>, plan: &Plan, observed
     version?;
     let volumes = volumes?;
     for mirror in &made {
-        let first = !observed.containers.contains_key(&mirror.name);
+        let uses = |container: &Container| container.store() == Some(&mirror.name);
+        let first = !observed.containers.get(&mirror.name).is_some_and(uses);
         if first && volumes.get(&mirror.name).is_some_and(|volume| volume.prefix.is_empty()) {
-            let word = format!(
-                "a volume {} is there that this did not make: it is used as it is, and cache-clean will leave it",
+            run.term.warn(&format!(
+                "Using existing volume {}, which this tool did not create; cache-clean will not remove it",
                 mirror.name
-            );
-            run.term.warn(&word);
+            ));
         }
     }
     // How an image came is known for good by the containers that were made from it at the time.

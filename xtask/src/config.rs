@@ -109,6 +109,15 @@ pub enum Password {
     File(Utf8PathBuf),
 }
 
+impl std::fmt::Display for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "the variable {name}"),
+            Self::File(path) => write!(f, "the file {path}"),
+        }
+    }
+}
+
 impl Password {
     /// The password.
     ///

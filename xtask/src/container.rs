@@ -55,6 +55,9 @@ pub struct State {
     /// When it was last started (RFC 3339).
     #[serde(default)]
     pub started_at: String,
+    /// How it ended the last time.
+    #[serde(default)]
+    pub exit_code: i64,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -175,6 +178,19 @@ impl Container {
     /// A mount other than its store: its cache, or the configuration that says where that is, may be there.
     pub fn other_mount(&self) -> Option<&str> {
         self.mounts.iter().map(|mount| mount.destination.as_str()).find(|at| *at != STORE)
+    }
+
+    /// Where a configuration of its own is mounted, if one is: its upstream is in there.
+    pub fn mounted_configuration(&self) -> Option<&str> {
+        let told: Vec<&str> = self.config.cmd.iter().flatten().map(String::as_str).collect();
+        let holds = |at: &&str| {
+            let images = ["/etc/docker", "/etc/distribution"].iter().any(|folder| at.starts_with(folder));
+            images
+                || told
+                    .iter()
+                    .any(|path| path.strip_prefix(*at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        };
+        self.mounts.iter().map(|mount| mount.destination.as_str()).find(holds)
     }
 
     /// The volume that its store is on, where that has no name that anybody gave it, and so goes with the container.

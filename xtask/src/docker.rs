@@ -7,6 +7,7 @@ use crate::credentials;
 use crate::error::{Error, Result};
 use crate::exec::Cmd;
 use crate::listen::Listen;
+use crate::registry;
 
 /// The label that says a container or a volume is ours; its value is the prefix of the names.
 pub const LABEL_PREFIX: &str = "talos-cache.prefix";
@@ -19,6 +20,9 @@ pub const LABEL_IMAGE: &str = "talos-cache.image";
 
 /// The label that holds how it serves: `proxy` or `offline`.
 pub const LABEL_MODE: &str = "talos-cache.mode";
+
+/// The label of one that serves offline since its upstream cannot be used, although it was reached: why that was.
+pub const LABEL_UNUSABLE: &str = "talos-cache.upstream-unusable";
 
 /// Where a registry keeps its store, in every image.
 pub const STORE: &str = "/var/lib/registry";
@@ -212,6 +216,11 @@ pub fn remove(names: &[String]) -> Cmd {
     change(&["container", "rm", "--force", "--volumes"]).args(names)
 }
 
+/// Removes containers that share the volumes of others, which stay: an anonymous one would go with the last container.
+pub fn remove_copiers(names: &[String]) -> Cmd {
+    change(&["container", "rm", "--force"]).args(names)
+}
+
 /// Removes volumes.
 pub fn remove_volumes(names: &[String]) -> Cmd {
     change(&["volume", "rm"]).args(names)
@@ -265,9 +274,19 @@ pub fn ask_inside(name: &str) -> Cmd {
     wget_inside(name, "exec timeout $t 3 wget -q -O /dev/null \"$1\"", "http://127.0.0.1:5000")
 }
 
+/// Asks a registry in its own container for a blob that does not exist, under a name that its log will show.
+pub fn ask_inside_for_no_blob(name: &str, repository: &str, user_agent: &str) -> Cmd {
+    let script = format!("exec timeout $t 10 wget -q -U {user_agent} -O /dev/null \"$1\"");
+    asked_inside(name, &script, &format!("http://127.0.0.1:5000{}", registry::no_blob(repository)))
+}
+
 fn wget_inside(name: &str, script: &str, address: &str) -> Cmd {
+    asked_inside(name, script, &format!("{address}/v2/"))
+}
+
+fn asked_inside(name: &str, script: &str, address: &str) -> Cmd {
     docker(Cmd::read("docker").unhurried(), &["exec", name, "sh", "-c", &format!("{TIMEOUT}{script}"), "sh"])
-        .arg(format!("{address}/v2/"))
+        .arg(address)
 }
 
 /// Whether a line of [`probe_upstream`] says that the upstream answered.
@@ -289,6 +308,8 @@ pub struct Wish<'a> {
     pub run: &'a str,
     /// How its image came to this engine, where that is known.
     pub origin: Option<&'a str>,
+    /// Why its upstream cannot be used, where it was reached and cannot.
+    pub unusable: Option<&'a str>,
 }
 
 impl Wish<'_> {
@@ -315,6 +336,8 @@ impl Wish<'_> {
             [(LABEL_PREFIX, prefix), (LABEL_HOST, &mirror.host), (LABEL_RUN, self.run), (LABEL_MODE, mode.word())];
         // Where it is not known, the label that an assembled image carries itself shows through.
         let labels = labels.into_iter().chain(self.origin.map(|origin| (LABEL_IMAGE, origin)));
+        let unusable = self.unusable.filter(|_| mode == Mode::Offline);
+        let labels = labels.chain(unusable.map(|reason| (LABEL_UNUSABLE, reason)));
         let each = |flag: &'static str, value: String| [flag.to_owned(), value];
         change(verb)
             .args(["--restart", "always", "--name", &mirror.name])
@@ -332,6 +355,11 @@ impl Wish<'_> {
 /// Puts a tar stream, which it reads on its standard input, into a container.
 pub fn put(name: &str, archive: Vec<u8>) -> Cmd {
     docker(Cmd::write("docker"), &["cp", "-", &format!("{name}:{}", credentials::FOLDER)]).stdin(archive)
+}
+
+/// What of its images a registry has cached: its links to manifests and layers, as a tar stream.
+pub fn get_links(name: &str) -> Cmd {
+    docker(Cmd::read("docker").patient(), &["cp", &format!("{name}:{STORE}/docker/registry/v2/repositories"), "-"])
 }
 
 /// Gives the file with an account back, as a tar stream.
@@ -365,18 +393,50 @@ pub fn copier(mirror: &Mirror) -> String {
     format!("{}-adopting", mirror.name)
 }
 
-/// Copies what a container has cached to the volume of its mirror, by a container of the mirror's image, and ends well
-/// only when every file is there in its full size.
-pub fn copy_store(mirror: &Mirror, prefix: &str) -> Cmd {
+/// The folder of a volume that an unfinished copy is in: no registry reads it.
+const UNFINISHED: &str = ".adopting";
+
+/// Copies what a container has cached to the volume of its mirror, by a container of the mirror's image that stays: while
+/// there is one, the copy may be unfinished. It ends well only when every file is there in its full size.
+///
+/// A registry serves whatever blob it finds, so a copy grows in a folder that none reads, and every file of it moves to
+/// its place at the end, blobs before the links that name them. A move is atomic, as both are on one volume.
+pub fn copy_store(mirror: &Mirror, prefix: &str, run: &str) -> Cmd {
     let mount = format!("type=volume,src={},dst=/adopted,volume-label={LABEL_PREFIX}={prefix}", mirror.name);
     let from = format!("{}:ro", mirror.name);
     let script = format!(
-        "cp -a {STORE}/. /adopted/ && cd {STORE} && find . -type f | while read -r f; do \
-         [ \"$(stat -c %s \"$f\")\" = \"$(stat -c %s \"/adopted/$f\")\" ] || {{ echo \"$f was not copied\" >&2; exit 1; }}; done"
+        "set -e; new=/adopted/{UNFINISHED}; rm -rf $new; mkdir $new; cp -a {STORE}/. $new/
+sizes() {{ cd \"$1\"; find . -type f -print0 | xargs -0 -r stat -c '%s %n' | sort; }}
+sizes {STORE} >/tmp/from; sizes $new >/tmp/to
+cmp -s /tmp/from /tmp/to || {{ echo 'not every file was copied' >&2; exit 1; }}; sync; cd $new
+if [ ! -e /adopted/docker ] && [ -e docker ]; then mv docker /adopted/docker; fi
+for part in docker/registry/v2/blobs .; do
+  [ ! -e $part ] || find $part -type f | while read -r file; do
+    [ -d \"/adopted/${{file%/*}}\" ] || mkdir -p \"/adopted/${{file%/*}}\"
+    mv -f \"$file\" \"/adopted/$file\"; done
+done
+cd /; rm -rf $new"
     );
-    docker(Cmd::write("docker"), &["run", "--rm", "--name", &copier(mirror)])
-        .args(["--label", &format!("{LABEL_PREFIX}={prefix}")])
+    docker(Cmd::write("docker"), &["run", "--name", &copier(mirror)])
+        .args(["--label", &format!("{LABEL_PREFIX}={prefix}"), "--label", &format!("{LABEL_RUN}={run}")])
         .args(["--volumes-from", &from, "--mount", &mount, "--entrypoint", "sh", &mirror.image, "-c", &script])
+}
+
+/// Removes what an unfinished copy left on a mirror's volume.
+pub fn discard_copy(mirror: &Mirror, prefix: &str) -> Cmd {
+    let mount = format!("type=volume,src={},dst=/adopted,volume-label={LABEL_PREFIX}={prefix}", mirror.name);
+    docker(Cmd::write("docker"), &["run", "--rm", "--mount", &mount, "--entrypoint", "rm", &mirror.image])
+        .args(["-rf", &format!("/adopted/{UNFINISHED}")])
+}
+
+/// Waits until a container has ended.
+pub fn wait(name: &str) -> Cmd {
+    docker(Cmd::read("docker").patient(), &["container", "wait", name])
+}
+
+/// Ends containers at once, and keeps them.
+pub fn kill(name: &str) -> Cmd {
+    change(&["container", "kill", name])
 }
 
 /// What a mirror's registry is told by its environment.
@@ -403,7 +463,7 @@ mod tests {
     use crate::config::{Credentials, Password};
 
     fn wish<'a>(mirror: &'a Mirror, mode: Mode, listen: &'a Listen) -> Wish<'a> {
-        Wish { mirror, mode, prefix: "registry-", listen, run: "r1", origin: Some("pulled") }
+        Wish { mirror, mode, prefix: "registry-", listen, run: "r1", origin: Some("pulled"), unusable: None }
     }
 
     #[test]
@@ -455,8 +515,10 @@ mod tests {
     #[test]
     fn a_store_in_the_containers_own_layer_is_seen() {
         let changes = "C /tmp\nA /data\nA /data/docker\nA /data/docker/registry\nA /data/docker/registry/v2\n";
-        assert_eq!(stores_in_its_layer(changes).as_deref(), Some("/data"));
-        assert_eq!(stores_in_its_layer("C /etc\nA /etc/docker/registry.d\nC /root\n"), None);
+        let of = |changes: &str| stores_in_its_layer(&diff("x"), changes);
+        assert_eq!(of(changes).unwrap().as_deref(), Some("/data"));
+        assert_eq!(of("C /etc\nA /etc/docker/registry.d\nC /root\n").unwrap(), None);
+        assert!(of("the answer is 42\n").is_err());
     }
 
     #[test]

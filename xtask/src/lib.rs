@@ -1,5 +1,6 @@
 //! Pull-through caches for local Talos clusters, as `cargo xtask` tasks; `docs/architecture.md` has the map.
 
+pub mod adopt;
 pub mod app;
 pub mod bench;
 pub mod boot;
@@ -46,3 +47,4 @@ pub mod talosctl;
 pub mod term;
 pub mod tool;
 pub mod traffic;
+pub mod upstream;

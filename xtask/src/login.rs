@@ -1,97 +1,115 @@
-//! Whether a proxy that has an account uses it: an upstream that was busy when the proxy started is asked without one
-//! ever after, and nothing but the log says so.
+//! Whether a proxy that has credentials uses them, and whether its upstream takes them. Neither is anywhere but in its log.
+//!
+//! An upstream that is overloaded when a proxy starts is asked without credentials ever after. A wrong password is not
+//! noticed at all: clients are told that an image does not exist.
 
-use crate::config::Mirror;
+use std::time::Duration;
+
+use crate::config::{Bind, Mirror};
 use crate::container::Container;
 use crate::docker;
 use crate::error::Result;
 use crate::exec::Runner;
+use crate::registry;
 
-/// What a proxy does with its account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+mod log;
+
+use log::{Start, Verdict};
+
+/// What a proxy does with its credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// It uses it, or there is no way to tell.
+    /// It uses them, or there is no way to tell.
     Used,
     /// It does not, and would after a restart.
-    Missed,
-    /// It does not, and its upstream asks for no account that this registry could use, now at least.
-    Impossible,
+    Unauthenticated,
+    /// It does not, and its upstream asks for none that this registry could use, now at least.
+    Unsupported,
+    /// It does, and the upstream refuses them with these words.
+    Refused(String),
 }
 
-/// What a registry logs once it knows where to take its account to (2.6 to 3.1, `registry/proxy/proxyauth.go`).
-const DISCOVERED: &str = "Discovered token authentication URL";
-/// Its start has been logged long before so many lines; where they are gone, so is the answer.
-const START_LINES: usize = 200;
+/// A registry's first lines may be older than the time at which its engine says that it started (seen: some
+/// milliseconds, on a machine that is busy).
+const BEFORE_START: Duration = Duration::from_secs(10);
 
-/// Looks at the start in its log, and asks the upstream only where that shows no login.
+/// Reads its log, asks the upstream for a token service where that shows no login, and lets it use its credentials once
+/// a start.
 ///
 /// # Errors
 /// The engine does not answer.
-pub fn login(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Result<Login> {
-    let mut start = Start::default();
-    runner.lines(&docker::logs_since(&mirror.name, &container.state.started_at), &mut |line| start.goes_on(line))?;
-    if start.discovered || !start.listens {
-        return Ok(Login::Used);
+pub fn login(runner: &dyn Runner, mirror: &Mirror, container: &Container, bind: Bind) -> Result<Login> {
+    let start = read(runner, mirror, container)?;
+    if start.listens && !start.discovered {
+        let mut now = Start::default();
+        runner.lines(&docker::probe_upstream(mirror), &mut |line| {
+            now.read(line);
+            !now.discovered && !now.listens
+        })?;
+        if now.discovered {
+            return Ok(Login::Unauthenticated);
+        }
+        if !asks_plainly(runner, mirror)? {
+            return Ok(Login::Unsupported);
+        }
     }
-    let mut now = Start::default();
-    runner.lines(&docker::probe_upstream(mirror), &mut |line| now.goes_on(line))?;
-    if now.discovered {
-        return Ok(Login::Missed);
-    }
-    // Registry 3 gives an account to an upstream that asks for it plainly, too, and logs nothing of it.
-    let plainly = !docker::is_registry_2(&mirror.image) && {
-        let output = runner.run(&docker::ask_upstream(mirror))?;
-        refuses(&String::from_utf8_lossy(&output.stderr))
+    let verdict = match start.verdict {
+        Some(verdict) => Some(verdict),
+        None => {
+            check(runner, mirror, bind)?;
+            read(runner, mirror, container)?.verdict
+        }
     };
-    Ok(if plainly { Login::Used } else { Login::Impossible })
+    Ok(match verdict {
+        Some(Verdict::Refused(word)) => Login::Refused(word),
+        Some(Verdict::Taken) | None => Login::Used,
+    })
 }
 
-/// A registry's first lines, read until they say enough.
-#[derive(Default)]
-struct Start {
-    lines: usize,
-    discovered: bool,
-    listens: bool,
+fn read(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Result<Start> {
+    let mut start = Start::default();
+    let since = since(&container.state.started_at);
+    runner.lines(&docker::logs_since(&mirror.name, &since), &mut |line| {
+        start.read(line);
+        true
+    })?;
+    Ok(start)
 }
 
-impl Start {
-    fn goes_on(&mut self, line: &str) -> bool {
-        self.lines += 1;
-        self.discovered |= line.contains(DISCOVERED);
-        self.listens |= docker::upstream_answered(line);
-        !self.discovered && !self.listens && self.lines < START_LINES
+/// From when on the log of a start is read.
+pub fn since(started_at: &str) -> String {
+    let before =
+        |time: std::time::SystemTime| Some(humantime::format_rfc3339(time.checked_sub(BEFORE_START)?).to_string());
+    humantime::parse_rfc3339(started_at).ok().and_then(before).unwrap_or_else(|| started_at.to_owned())
+}
+
+/// Registry 3 gives credentials to an upstream that asks for them plainly, too, and logs nothing of it.
+fn asks_plainly(runner: &dyn Runner, mirror: &Mirror) -> Result<bool> {
+    if docker::is_registry_2(&mirror.image) {
+        return Ok(false);
     }
+    let output = runner.run(&docker::ask_upstream(mirror))?;
+    Ok(log::refuses(&String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Whether the answer is a refusal. It names no token service, or that had been found, so it asks for a plain account;
-/// busybox shows no header of a refusal that would say so.
-fn refuses(said: &str) -> bool {
-    said.lines().any(|line| line.trim().starts_with("HTTP/1.") && line.split_whitespace().nth(1) == Some("401"))
+/// Lets a proxy ask its upstream for a blob that does not exist, with its credentials; its log has the answer.
+fn check(runner: &dyn Runner, mirror: &Mirror, bind: Bind) -> Result<()> {
+    let address = registry::address(mirror, bind);
+    let cached = registry::repositories(&address, 1).into_iter().next();
+    let repository = cached.unwrap_or_else(|| public_repository(&mirror.host).to_owned());
+    if !registry::ask_for_no_blob(&address, &repository, log::CHECK) {
+        runner.run(&docker::ask_inside_for_no_blob(&mirror.name, &repository, log::CHECK))?;
+    }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn start(lines: &[&str]) -> (bool, bool) {
-        let mut start = Start::default();
-        let _ = lines.iter().all(|line| start.goes_on(line));
-        (start.discovered, start.listens)
-    }
-
-    #[test]
-    fn a_start_says_whether_a_token_service_was_found() {
-        let found = r#"level=info msg="Discovered token authentication URL: https://a/token" go.version=go1"#;
-        let listens = r#"level=info msg="listening on [::]:5000""#;
-        assert_eq!(start(&["x", found, listens]), (true, false));
-        assert_eq!(start(&["x", listens, found]), (false, true));
-        assert_eq!(start(&["x"; START_LINES + 5]), (false, false));
-    }
-
-    #[test]
-    fn a_refusal_is_told_from_being_busy() {
-        assert!(refuses("  HTTP/1.1 401 Unauthorized\nwget: server returned error: HTTP/1.1 401 Unauthorized\n"));
-        assert!(!refuses("  HTTP/1.1 503 Service Unavailable\n"));
-        assert!(!refuses("  HTTP/1.1 200 OK\n"));
+/// A repository that everybody may read, by host: without access to it, refused credentials would look like any others.
+fn public_repository(host: &str) -> &'static str {
+    match host {
+        "ghcr.io" => "siderolabs/talos",
+        "quay.io" => "coreos/etcd",
+        "gcr.io" => "google-containers/pause",
+        "k8s.gcr.io" | "registry.k8s.io" => "pause",
+        _ => "library/registry",
     }
 }

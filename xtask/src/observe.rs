@@ -9,6 +9,7 @@ use camino::Utf8PathBuf;
 
 use crate::config::{Bind, Config, Credentials, Mirror, Offline};
 use crate::container::{self, Container};
+use crate::crash::{Crash, crash, may_be_tls};
 use crate::credentials::{self, Found};
 use crate::docker::{self, LABEL_PREFIX, Listed, Mode};
 use crate::endpoint;
@@ -16,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::exec::{Cmd, Output, Runner};
 use crate::listen::{self, Listen};
 use crate::login::{self, Login};
-use crate::plan::Observed;
-use crate::registry;
+use crate::plan::{Observed, Tried};
+use crate::{disk, registry, upstream};
 
 /// Enough to hold the stack of a panic and what stood before it.
 const CRASH_LINES: usize = 80;
@@ -28,8 +29,8 @@ pub struct Look<'a> {
     pub config: &'a Config,
     /// The mirrors to look at.
     pub mirrors: &'a [Mirror],
-    /// Hosts that were waited for without an answer.
-    pub waited: &'a BTreeSet<String>,
+    /// What this run has tried so far.
+    pub tried: &'a Tried,
     /// Whether to ask the upstreams of offline proxies if they are back, which takes seconds for one that is silent.
     pub returns: bool,
     /// Whether proxies that were made by hand may be replaced, so that it matters where they keep what they cached.
@@ -62,8 +63,10 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let wanted: Vec<&Mirror> = wanted.into_iter().filter(|mirror| !given_up.contains(&mirror.port)).collect();
     let holders = holders(&wanted, &listen, &listing, local);
     let nowhere = if local { nowhere(&listen) } else { None };
+    let unfinished = |mirror: &&Mirror| listing.iter().any(|entry| entry.name == docker::copier(mirror));
+    let unfinished = look.mirrors.iter().filter(unfinished).map(|mirror| mirror.host.clone()).collect();
     let details = details(runner, look, &containers)?;
-    Ok(Observed { containers, holders, nowhere, listen, waited: look.waited.clone(), ..details })
+    Ok(Observed { containers, holders, nowhere, listen, unfinished, tried: look.tried.clone(), ..details })
 }
 
 /// The addresses to publish on.
@@ -118,6 +121,8 @@ struct Detail {
     answers: bool,
     reachable: bool,
     crash: Option<Vec<String>>,
+    unusable: Option<String>,
+    cached: bool,
     account: Option<Found>,
     login: Option<Login>,
     own_layer: Option<String>,
@@ -136,6 +141,12 @@ fn details(runner: &dyn Runner, look: &Look, containers: &BTreeMap<String, Conta
         }
         if let Some(lines) = detail.crash {
             observed.crashes.insert(host.clone(), lines);
+        }
+        if let Some(reason) = detail.unusable {
+            observed.unusable.insert(host.clone(), reason);
+        }
+        if detail.cached {
+            observed.cached.insert(host.clone());
         }
         if let Some(found) = detail.account {
             observed.accounts.insert(host.clone(), found);
@@ -168,25 +179,56 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
             detail.answers =
                 registry::answers(&registry::address(mirror, config.bind)) || answers_inside(runner, mirror)?;
             let may_return = config.offline == Offline::Auto && container.mode() == Mode::Offline;
-            // Whoever has just been waited for in vain is not back yet.
-            if detail.answers && may_return && look.returns && !look.waited.contains(&mirror.host) {
+            // Whoever has just been waited for in vain is not back yet, and what this run turned offline stays that.
+            let settled = [&look.tried.waited, &look.tried.offline].iter().any(|hosts| hosts.contains(&mirror.host));
+            if detail.answers && may_return && look.returns && !settled {
                 runner.lines(&docker::probe_upstream(mirror), &mut |line| {
                     detail.reachable |= docker::upstream_answered(line);
                     !detail.reachable
                 })?;
             }
+            detail.unusable = match container.mode() {
+                Mode::Offline => container.label(docker::LABEL_UNUSABLE).map(str::to_owned),
+                Mode::Proxy if container.upstream().is_some_and(upstream::refuses_plain_http) => {
+                    Some(upstream::SPEAKS_TLS.to_owned())
+                }
+                Mode::Proxy => None,
+            };
             if detail.answers && account.is_some() {
-                detail.login = Some(login::login(runner, mirror, container)?);
+                detail.login = Some(login::login(runner, mirror, container, config.bind)?);
             }
         }
         "restarting" => {
             let output = runner.run(&docker::logs(&mirror.name, CRASH_LINES))?;
             let all = [output.stdout, output.stderr].concat();
-            detail.crash = Some(registry::last_words(&String::from_utf8_lossy(&all)));
+            let lines = registry::last_words(&String::from_utf8_lossy(&all));
+            detail.unusable = unusable(container, &lines);
+            detail.cached = detail.unusable.is_some() && has_cached(runner, mirror, container)?;
+            detail.crash = Some(lines);
         }
         _ => {}
     }
     Ok(detail)
+}
+
+/// Why the upstream of a registry that ends as soon as it starts cannot be used, where it was reached.
+fn unusable(container: &Container, lines: &[String]) -> Option<String> {
+    match crash(lines) {
+        Crash::Unusable(reason) => Some(reason),
+        Crash::Unreachable(reason) if may_be_tls(&reason) && container.upstream().is_some_and(upstream::speaks_tls) => {
+            Some(upstream::SPEAKS_TLS.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a registry has anything cached: by a look at its store where that is allowed, else as its engine gives it out.
+fn has_cached(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Result<bool> {
+    if let Some(bytes) = container.store_path().and_then(disk::folder) {
+        return Ok(bytes > 0);
+    }
+    let output = runner.run(&docker::get_links(&mirror.name))?;
+    Ok(output.ok() && String::from_utf8_lossy(&output.stdout).contains("/link"))
 }
 
 /// Whether a container has the account that is configured. That its file is not there is an answer; that the engine
@@ -320,7 +362,7 @@ pub fn together<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce()
 /// There is no client, or the engine does not answer.
 pub fn look(runner: &dyn Runner, config: &Config, mirrors: &[Mirror]) -> Result<Observed> {
     crate::tool::Tool::Docker.require()?;
-    observe(runner, &Look { config, mirrors, waited: &BTreeSet::new(), returns: false, adopt: false })
+    observe(runner, &Look { config, mirrors, tried: &Tried::default(), returns: false, adopt: false })
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.

@@ -5,12 +5,40 @@ use std::net::IpAddr;
 
 use crate::config::{Config, Mirror, Offline};
 use crate::container::Container;
-use crate::crash::{Crash, crash};
 use crate::credentials::Found;
 use crate::docker::{LABEL_PREFIX, Mode};
 use crate::error::Finding;
 use crate::listen::Listen;
 use crate::login::Login;
+
+mod by_hand;
+mod crashed;
+mod flaws;
+
+pub use flaws::warnings;
+
+/// What this run has tried so far, which a look at the engine does not show.
+#[derive(Clone, Debug, Default)]
+pub struct Tried {
+    /// Hosts that were waited for and did not answer.
+    pub waited: BTreeSet<String>,
+    /// Hosts that this run turned offline: they are up, whatever their upstreams do meanwhile.
+    pub offline: BTreeSet<String>,
+    /// Hosts whose proxy this run started again.
+    pub restarted: BTreeSet<String>,
+    /// How often the engine refused to start a container, and its last word for that, by host.
+    pub refusals: BTreeMap<String, (usize, String)>,
+}
+
+impl Tried {
+    /// The engine's word for a container that it refused to start again and again: it never will.
+    fn unstartable(&self, host: &str) -> Option<&str> {
+        self.refusals.get(host).filter(|(count, _)| *count >= REFUSALS).map(|(_, word)| word.as_str())
+    }
+}
+
+/// After how many refusals a container is made anew: once may be the engine's bad moment.
+const REFUSALS: usize = 2;
 
 /// What was observed, all of it in one round.
 #[derive(Clone, Debug, Default)]
@@ -19,12 +47,18 @@ pub struct Observed {
     pub containers: BTreeMap<String, Container>,
     /// Hosts whose registry answered `/v2/`.
     pub answering: BTreeSet<String>,
-    /// Hosts that were waited for and did not answer.
-    pub waited: BTreeSet<String>,
+    /// What this run has tried so far.
+    pub tried: Tried,
     /// The last log lines of containers that end again and again, by host.
     pub crashes: BTreeMap<String, Vec<String>>,
     /// Hosts that serve offline and whose upstream answers now.
     pub reachable: BTreeSet<String>,
+    /// Why the upstream of a host cannot be used although it was reached.
+    pub unusable: BTreeMap<String, String>,
+    /// Of the hosts whose registry ends since its upstream cannot be used: those that have something cached.
+    pub cached: BTreeSet<String>,
+    /// Hosts of which an adoption was begun and never finished.
+    pub unfinished: BTreeSet<String>,
     /// Who holds a port, container or process, by port.
     pub holders: BTreeMap<u16, String>,
     /// An address to publish on that this host has not.
@@ -72,6 +106,16 @@ pub enum Action {
     Wait,
 }
 
+impl Action {
+    /// The mode that a container is made for, where one is made.
+    pub fn makes(self) -> Option<Mode> {
+        match self {
+            Self::Create(mode) | Self::Replace(mode) | Self::Adopt(mode) => Some(mode),
+            Self::Restart | Self::Start | Self::Unpause | Self::Mend | Self::Wait => None,
+        }
+    }
+}
+
 /// One step, and why.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
@@ -91,13 +135,14 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// All that stands in the way; while there is one, nothing is touched.
     pub blockers: Vec<Finding>,
+    /// What is wrong with proxies for which there is nothing left to do; an error, once all steps are taken.
+    pub flaws: Vec<Finding>,
 }
 
 impl Plan {
     /// Whether a container is created for a host.
     pub fn makes(&self, host: &str) -> bool {
-        let makes = |action| matches!(action, Action::Create(_) | Action::Replace(_) | Action::Adopt(_));
-        self.steps.iter().any(|step| step.host == host && makes(step.action))
+        self.steps.iter().any(|step| step.host == host && step.action.makes().is_some())
     }
 }
 
@@ -106,7 +151,7 @@ pub fn up(wanted: Wanted, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     for mirror in wanted.mirrors {
         match decide(wanted, mirror, observed) {
-            Ok(None) => {}
+            Ok(None) => plan.flaws.extend(flaws::flaw(mirror, observed)),
             Ok(Some((action, why))) => match obstacle(mirror, action, observed) {
                 Some(blocker) => plan.blockers.push(blocker),
                 None => plan.steps.push(Step { host: mirror.host.clone(), action, why }),
@@ -119,11 +164,10 @@ pub fn up(wanted: Wanted, observed: &Observed) -> Plan {
 
 /// What would let a step fail half-way, so that it is not begun.
 fn obstacle(mirror: &Mirror, action: Action, observed: &Observed) -> Option<Finding> {
-    let makes = match action {
-        Action::Create(mode) | Action::Replace(mode) | Action::Adopt(mode) => Some(mode),
-        Action::Start => None,
-        Action::Restart | Action::Unpause | Action::Mend | Action::Wait => return None,
-    };
+    let makes = action.makes();
+    if makes.is_none() && action != Action::Start {
+        return None;
+    }
     if let Some(holder) = observed.holders.get(&mirror.port) {
         return Some(Finding::new(
             &mirror.host,
@@ -149,16 +193,20 @@ type Decision = Result<Option<(Action, Vec<String>)>, Finding>;
 fn decide(wanted: Wanted, mirror: &Mirror, observed: &Observed) -> Decision {
     let config = wanted.config;
     let Some(container) = observed.containers.get(&mirror.name) else {
-        return Ok(Some((Action::Create(wanted_mode(config, Mode::Proxy)), vec!["absent".to_owned()])));
+        let unfinished = observed.unfinished.contains(&mirror.host);
+        let discards = unfinished.then(|| "discards the unfinished copy of an interrupted --adopt".to_owned());
+        let why = std::iter::once("absent".to_owned()).chain(discards).collect();
+        return Ok(Some((Action::Create(wanted_mode(config, Mode::Proxy)), why)));
     };
     let mode = wanted_mode(config, container.mode());
     if container.label(LABEL_PREFIX).is_none() {
-        let drift = by_hand(wanted, mirror, container, observed)?;
+        let drift = by_hand::drift(wanted, mirror, container, observed)?;
         if !drift.is_empty() {
             return Ok(Some((Action::Adopt(mode), drift)));
         }
     } else {
-        let drift = differs(mirror, container, observed);
+        let mut drift = differs(mirror, container, observed);
+        drift.extend(unstartable(mirror, observed));
         if !drift.is_empty() {
             return Ok(Some((Action::Replace(mode), drift)));
         }
@@ -169,7 +217,7 @@ fn decide(wanted: Wanted, mirror: &Mirror, observed: &Observed) -> Decision {
     let status = container.state.status.as_str();
     match status {
         "running" => running(config, mirror, container, observed),
-        "restarting" => crashed(wanted, mirror, container, observed),
+        "restarting" => crashed::decide(wanted, mirror, container, observed),
         "paused" => Ok(Some((Action::Unpause, vec!["paused".to_owned()]))),
         "exited" => Ok(Some((Action::Start, vec!["stopped".to_owned()]))),
         "created" if container.state.error.is_empty() => Ok(Some((Action::Start, vec!["never started".to_owned()]))),
@@ -194,6 +242,12 @@ pub fn differs(mirror: &Mirror, container: &Container, observed: &Observed) -> V
     drift
 }
 
+/// That the engine cannot start a container any more, as a phrase: one whose runtime it does not know any more, for
+/// instance.
+fn unstartable(mirror: &Mirror, observed: &Observed) -> Option<String> {
+    observed.tried.unstartable(&mirror.host).map(|word| format!("its engine cannot start it: {word}"))
+}
+
 /// The mode to be in: the one asked for, or the one that it is in where the upstream decides.
 fn wanted_mode(config: &Config, now: Mode) -> Mode {
     match config.offline {
@@ -203,72 +257,13 @@ fn wanted_mode(config: &Config, now: Mode) -> Mode {
     }
 }
 
-/// What carries no label of ours is left as it is when it is what the guide makes; where it differs it is replaced when
-/// that was asked for, and is otherwise never touched.
-fn by_hand(
-    wanted: Wanted,
-    mirror: &Mirror,
-    container: &Container,
-    observed: &Observed,
-) -> Result<Vec<String>, Finding> {
-    let rename = format!("remove or rename it (`docker rename {} OTHER`)", mirror.name);
-    if container.upstream().is_none() {
-        let problem = format!("a container named {} is there and is no proxy: {}", mirror.name, container.image());
-        return Err(Finding::new(&mirror.host, problem, format!("{rename}, or set another `prefix`")));
-    }
-    let mut drift = differs(mirror, container, observed);
-    if wanted.config.offline == Offline::Always {
-        drift.push("offline is asked for".to_owned());
-    }
-    if !drift.is_empty() && wanted.adopt {
-        if let Some(place) = kept_elsewhere(mirror, container, observed) {
-            let problem = format!("{} may keep its cache in {place}, where --adopt does not look", mirror.name);
-            return Err(Finding::new(&mirror.host, problem, rename));
-        }
-        drift.push("its cache is moved to the volume".to_owned());
-        return Ok(drift);
-    }
-    if drift.is_empty() {
-        return Ok(drift);
-    }
-    let problem = format!("{} was made by hand and differs: {}", mirror.name, drift.join("; "));
-    let fix = format!(
-        "`cargo xtask cache-up --adopt {}` replaces it and keeps what it has cached; or say the same in cache.toml",
-        mirror.host
-    );
-    Err(Finding::new(&mirror.host, problem, fix))
-}
-
-/// Where a proxy that was made by hand may keep what it has cached, if not in its store.
-fn kept_elsewhere<'a>(mirror: &Mirror, container: &'a Container, observed: &'a Observed) -> Option<&'a str> {
-    let own_layer = observed.own_layers.get(&mirror.host).map(String::as_str);
-    container.other_root().or(container.other_mount()).or(own_layer)
-}
-
 fn running(config: &Config, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
     let answers = observed.answering.contains(&mirror.host);
     let offline = container.mode() == Mode::Offline;
-    if answers && offline && observed.reachable.contains(&mirror.host) {
-        return Ok(Some((Action::Replace(Mode::Proxy), vec!["the upstream answers again".to_owned()])));
-    }
     if answers {
-        return match observed.logins.get(&mirror.host) {
-            None | Some(Login::Used) => Ok(None),
-            Some(Login::Missed) => {
-                let why = "it started without its account, since the upstream was busy then".to_owned();
-                Ok(Some((Action::Restart, vec![why])))
-            }
-            Some(Login::Impossible) => {
-                let problem = format!(
-                    "{} runs without its account: {} asks for none, or is too busy to",
-                    mirror.name, mirror.upstream
-                );
-                let fix = "run this again when the upstream is well, or take `username` out of the mirror's table";
-                Err(Finding::new(&mirror.host, problem, fix))
-            }
-        };
+        return Ok(better(offline, mirror, observed));
     }
-    if !observed.waited.contains(&mirror.host) {
+    if !observed.tried.waited.contains(&mirror.host) {
         return Ok(Some((Action::Wait, vec!["no answer yet".to_owned()])));
     }
     if offline || container.label(LABEL_PREFIX).is_none() {
@@ -278,6 +273,17 @@ fn running(config: &Config, mirror: &Mirror, container: &Container, observed: &O
     without_upstream(config, mirror, format!("{} is silent", mirror.upstream))
 }
 
+/// What makes a proxy that answers a better one, once a run: an upstream that comes and goes is no reason to go on.
+fn better(offline: bool, mirror: &Mirror, observed: &Observed) -> Option<(Action, Vec<String>)> {
+    let tried = &observed.tried;
+    if offline && observed.reachable.contains(&mirror.host) && !tried.offline.contains(&mirror.host) {
+        return Some((Action::Replace(Mode::Proxy), vec!["the upstream answers again".to_owned()]));
+    }
+    let why = "it started without its credentials, since the upstream was overloaded then".to_owned();
+    let restarts = observed.logins.get(&mirror.host) == Some(&Login::Unauthenticated);
+    (restarts && !tried.restarted.contains(&mirror.host)).then(|| (Action::Restart, vec![why]))
+}
+
 /// What to do where the upstream is out of reach: serve what is cached, unless that is not wanted.
 fn without_upstream(config: &Config, mirror: &Mirror, why: String) -> Decision {
     if config.offline == Offline::Never {
@@ -285,49 +291,6 @@ fn without_upstream(config: &Config, mirror: &Mirror, why: String) -> Decision {
         return Err(Finding::new(&mirror.host, why, fix));
     }
     Ok(Some((Action::Replace(Mode::Offline), vec![why])))
-}
-
-fn crashed(wanted: Wanted, mirror: &Mirror, container: &Container, observed: &Observed) -> Decision {
-    let lines = observed.crashes.get(&mirror.host).cloned().unwrap_or_default();
-    let ours = container.label(LABEL_PREFIX).is_some();
-    let (problem, fix) = match crash(&lines, &mirror.upstream) {
-        Crash::Upstream if ours => {
-            let word = lines.iter().find_map(|line| line.split_once("/v2/"));
-            let word = word.map(|(_, word)| word.trim_start_matches(['"', ':', ' ']).to_owned());
-            let why = format!("{} is out of reach: {}", mirror.upstream, word.unwrap_or_default());
-            return without_upstream(wanted.config, mirror, why);
-        }
-        Crash::Upstream if wanted.adopt && wanted.config.offline != Offline::Never => {
-            let why = format!("{} is out of reach", mirror.upstream);
-            return match kept_elsewhere(mirror, container, observed) {
-                Some(place) => {
-                    let problem = format!("{} may keep its cache in {place}, where --adopt does not look", mirror.name);
-                    Err(Finding::new(&mirror.host, problem, "bring its upstream back, or mend it by hand"))
-                }
-                None => Ok(Some((Action::Adopt(Mode::Offline), vec![why]))),
-            };
-        }
-        Crash::State if ours => {
-            let why = format!("its scheduler-state.json is damaged: {}", lines.join(" "));
-            return Ok(Some((Action::Mend, vec![why])));
-        }
-        Crash::Upstream => {
-            ("since its upstream is out of reach", "`cargo xtask cache-up --adopt` lets it serve what it has cached")
-        }
-        Crash::State => ("since its scheduler-state.json is damaged", "remove that file from its store"),
-        Crash::Configuration if ours => (
-            "since its configuration makes no sense to it",
-            "see whether the image is a registry; `cargo xtask cache-clean --keep-cache` and `cache-up` make it anew",
-        ),
-        Crash::Configuration => ("since its configuration makes no sense to it", "mend the command that made it"),
-        Crash::Other if lines.is_empty() => (
-            "without a word",
-            "see how in `docker container inspect` (ExitCode, OOMKilled); the image may be no registry",
-        ),
-        Crash::Other => ("", "mend what its last lines name, then run this again"),
-    };
-    let problem = format!("{} ends as soon as it starts {problem}", mirror.name);
-    Err(Finding::new(&mirror.host, problem.trim_end(), fix).seen(lines))
 }
 
 #[cfg(test)]

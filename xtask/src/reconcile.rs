@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::adopt;
 use crate::config::{Config, Mirror};
 use crate::container::{self, Container};
 use crate::credentials;
@@ -11,12 +12,12 @@ use crate::docker::{self, LABEL_RUN, Mode, Wish};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::observe::{self, Look, each, observe};
-use crate::plan::{Action, Observed, Plan, Step, Wanted, up};
+use crate::plan::{Action, Observed, Plan, Step, Tried, Wanted, up};
 use crate::registry;
 use crate::term::Term;
 
 /// How many times to look and act; each round is a step further (create, go offline, ...), or another terminal's doing.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 6;
 /// How long a proxy may keep its port closed before its upstream is called silent.
 const UPSTREAM_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
@@ -72,6 +73,27 @@ struct Run {
     ground: Ground,
     /// Hosts that have answered at one time: what they cached since is not this run's to remove.
     answered: BTreeSet<String>,
+    tried: Tried,
+}
+
+impl Run {
+    /// Remembers what was done, and which containers the engine refused to start.
+    fn note(&mut self, steps: &[Step], failures: &[Finding]) {
+        for step in steps {
+            if step.action.makes() == Some(Mode::Offline) {
+                self.tried.offline.insert(step.host.clone());
+            } else if step.action == Action::Restart {
+                self.tried.restarted.insert(step.host.clone());
+            }
+        }
+        let starts = |step: &&Step| matches!(step.action, Action::Start | Action::Restart);
+        for step in steps.iter().filter(starts) {
+            if let Some(failure) = failures.iter().find(|failure| failure.subject == step.host) {
+                let refusal = self.tried.refusals.entry(step.host.clone()).or_default();
+                *refusal = (refusal.0 + 1, failure.problem.clone());
+            }
+        }
+    }
 }
 
 /// What a round's steps need to know.
@@ -93,10 +115,10 @@ impl Reconcile<'_> {
     ///
     /// # Errors
     /// The engine does not answer.
-    pub fn plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
+    pub fn plan(&self, tried: &Tried) -> Result<(Plan, Observed)> {
         let observed = observe(
             self.runner,
-            &Look { config: self.config, mirrors: self.mirrors, waited, returns: true, adopt: self.adopt },
+            &Look { config: self.config, mirrors: self.mirrors, tried, returns: true, adopt: self.adopt },
         )?;
         let wanted = Wanted { config: self.config, mirrors: self.mirrors, adopt: self.adopt };
         Ok((up(wanted, &observed), observed))
@@ -129,17 +151,16 @@ impl Reconcile<'_> {
 
     fn rounds(&self, run: &mut Run, before: &dyn Fn(&Plan, &Observed) -> Result<Ground>) -> Result<Done> {
         let mut deadline = Instant::now() + self.timeout;
-        let mut waited = BTreeSet::new();
         let mut steps: Vec<Step> = Vec::new();
         let mut failures: Vec<Finding> = Vec::new();
         for _ in 0..ROUNDS {
-            let (plan, observed) = self.settled_plan(&waited)?;
+            let (plan, observed) = self.settled_plan(&run.tried)?;
             run.answered.extend(observed.answering.iter().cloned());
             if !plan.blockers.is_empty() {
                 return Err(Error::Blocked(plan.blockers));
             }
             if plan.steps.is_empty() {
-                return Ok(Done { steps, observed });
+                return done(plan, steps, observed);
             }
             let made = self.mirrors.iter().filter(|mirror| plan.makes(&mirror.host));
             let images: BTreeSet<String> = made.map(|mirror| mirror.image.clone()).collect();
@@ -150,43 +171,53 @@ impl Reconcile<'_> {
                 deadline += begun.elapsed();
             }
             let begun = Instant::now();
-            let uncopied = self.save_stores(&plan.steps, &observed)?;
+            let uncopied = self.save_stores(&plan.steps, &observed, &run.id)?;
             // A store takes as long as it is large.
             deadline += begun.elapsed();
+            self.runner.go_on()?;
             failures = self.apply(&plan.steps, uncopied, &Apply { run, observed: &observed })?;
-            waited.extend(self.wait(&plan.steps, deadline, &mut run.answered)?);
+            run.note(&plan.steps, &failures);
+            self.wait(&plan.steps, deadline, run)?;
             steps.extend(plan.steps);
             if Instant::now() >= deadline {
                 break;
             }
         }
-        let (plan, observed) = self.plan(&waited)?;
+        let (plan, observed) = self.plan(&run.tried)?;
         run.answered.extend(observed.answering.iter().cloned());
         if plan.steps.is_empty() && plan.blockers.is_empty() {
-            return Ok(Done { steps, observed });
+            return done(plan, steps, observed);
         }
         failures.extend(plan.blockers);
         if failures.is_empty() {
-            failures.extend(plan.steps.iter().map(|step| {
-                let problem = format!("not up within {} s: {}", self.timeout.as_secs(), step.why.join("; "));
-                let fix = "run it again with a longer --timeout, or read `cargo xtask cache-logs`";
-                Finding::new(&step.host, problem, fix)
-            }));
+            let late = Instant::now() >= deadline;
+            failures.extend(plan.steps.iter().map(|step| self.not_up(step, late)));
         }
         Err(Error::Blocked(failures))
+    }
+
+    /// That a proxy is not up, whether the time or the attempts have run out.
+    fn not_up(&self, step: &Step, late: bool) -> Finding {
+        let (limit, fix) = if late {
+            (format!("within {} s", self.timeout.as_secs()), "run it again with a longer --timeout")
+        } else {
+            (format!("after {ROUNDS} attempts"), "run it again")
+        };
+        let problem = format!("not up {limit}: {}", step.why.join("; "));
+        Finding::new(&step.host, problem, format!("{fix}, or read `cargo xtask cache-logs {}`", step.host))
     }
 
     /// A plan whose blockers are still there a moment later: another terminal may be half-way through the same work. A
     /// proxy that has only just ended runs for a moment between two ends, so that one which is still awaited is looked
     /// at again: what stands in the way is said together.
-    fn settled_plan(&self, waited: &BTreeSet<String>) -> Result<(Plan, Observed)> {
-        let (mut plan, mut observed) = self.plan(waited)?;
+    fn settled_plan(&self, tried: &Tried) -> Result<(Plan, Observed)> {
+        let (mut plan, mut observed) = self.plan(tried)?;
         for _ in 0..SETTLES {
             if plan.blockers.is_empty() {
                 break;
             }
             std::thread::sleep(LOOK);
-            (plan, observed) = self.plan(waited)?;
+            (plan, observed) = self.plan(tried)?;
             if !plan.steps.iter().any(|step| step.action == Action::Wait) {
                 break;
             }
@@ -199,9 +230,9 @@ impl Reconcile<'_> {
     }
 
     /// Copies what is to be adopted, before anything is removed: that can take long, and can fail. Gives back what failed.
-    fn save_stores(&self, steps: &[Step], observed: &Observed) -> Result<Vec<Finding>> {
+    fn save_stores(&self, steps: &[Step], observed: &Observed, run: &str) -> Result<Vec<Finding>> {
         let adopted: Vec<&Step> = steps.iter().filter(|step| matches!(step.action, Action::Adopt(_))).collect();
-        self.all(&adopted, |mirror, _| self.save_store(mirror, observed))
+        self.all(&adopted, |mirror, _| adopt::save_store(self, mirror, observed, run))
     }
 
     /// Takes the steps of the mirrors that did not fail yet, all of them at once; gives back all that failed.
@@ -243,7 +274,7 @@ impl Reconcile<'_> {
         Ok(failures)
     }
 
-    fn go(&self, cmd: &Cmd) -> Result<()> {
+    pub(crate) fn go(&self, cmd: &Cmd) -> Result<()> {
         self.runner.run(cmd)?.checked(cmd, "").map(|_| ())
     }
 
@@ -264,6 +295,9 @@ impl Reconcile<'_> {
     }
 
     fn create(&self, mirror: &Mirror, mode: Mode, apply: &Apply) -> Result<()> {
+        if apply.observed.unfinished.contains(&mirror.host) {
+            adopt::discard(self, mirror)?;
+        }
         let wish = Wish {
             mirror,
             mode,
@@ -271,6 +305,7 @@ impl Reconcile<'_> {
             listen: &apply.observed.listen,
             run: &apply.run.id,
             origin: apply.run.ground.origins.get(&mirror.image).map(String::as_str),
+            unusable: apply.observed.unusable.get(&mirror.host).map(String::as_str),
         };
         let Some(account) = mirror.credentials.as_ref().filter(|_| wish.with_credentials()) else {
             return self.go(&wish.run());
@@ -282,28 +317,9 @@ impl Reconcile<'_> {
         self.go(&docker::start(&mirror.name))
     }
 
-    /// Copies what a container made by hand has cached to the mirror's volume. Where that fails it goes on as it was.
-    fn save_store(&self, mirror: &Mirror, observed: &Observed) -> Result<()> {
-        let container = observed.containers.get(&mirror.name);
-        if container.is_some_and(|container| container.store() == Some(&mirror.name)) {
-            return Ok(());
-        }
-        self.go(&docker::stop(std::slice::from_ref(&mirror.name)))?;
-        // One of a run that was killed may still be at work on the same volume.
-        let copier = docker::remove(&[docker::copier(mirror)]);
-        let _ = self.runner.run(&copier)?;
-        let copied = self.go(&docker::copy_store(mirror, &self.config.prefix));
-        if copied.is_err() {
-            // An end of its client is no end of it.
-            let _ = self.runner.run(&copier)?;
-            self.go(&docker::start(&mirror.name))?;
-        }
-        copied
-    }
-
-    /// Waits until each answers, ends, or has kept its port closed for too long; notes those of the first kind, and gives
-    /// back those of the last.
-    fn wait(&self, steps: &[Step], deadline: Instant, answered: &mut BTreeSet<String>) -> Result<BTreeSet<String>> {
+    /// Waits until each answers, ends, or has kept its port closed for too long; notes those of the first kind and those
+    /// of the last.
+    fn wait(&self, steps: &[Step], deadline: Instant, run: &mut Run) -> Result<()> {
         let mut pending: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let patience = deadline.min(Instant::now() + UPSTREAM_PATIENCE);
         let names = |pending: &[&Mirror]| pending.iter().map(|m| m.host.as_str()).collect::<Vec<_>>().join(", ");
@@ -313,7 +329,7 @@ impl Reconcile<'_> {
             bar.set_message(format!("waiting for {}", names(&pending)));
             let answers = each(&pending, |mirror| registry::answers(&registry::address(mirror, self.config.bind)));
             let up = answers.into_iter().filter_map(|(host, answers)| answers.then_some(host)).collect();
-            leave(&mut pending, up, answered);
+            leave(&mut pending, up, run);
             if let Some(signal) = self.runner.interrupted() {
                 return Err(Error::Interrupted { signal, left: String::new() });
             }
@@ -328,12 +344,13 @@ impl Reconcile<'_> {
                 if looks % 4 == 0 {
                     let inside = each(&pending, |mirror| observe::answers_inside(self.runner, mirror));
                     let up = inside.into_iter().filter_map(|(host, up)| up.ok()?.then_some(host)).collect();
-                    leave(&mut pending, up, answered);
+                    leave(&mut pending, up, run);
                 }
             }
             std::thread::sleep(POLL);
         }
-        Ok(pending.into_iter().map(|mirror| mirror.host.clone()).collect())
+        run.tried.waited.extend(pending.into_iter().map(|mirror| mirror.host.clone()));
+        Ok(())
     }
 
     /// Leaves out those that do not run any more: there is nothing to wait for.
@@ -386,9 +403,14 @@ impl Reconcile<'_> {
 }
 
 /// Waits no longer for those that answer now, and notes them; who has answered before may have been made anew since.
-fn leave(pending: &mut Vec<&Mirror>, up: BTreeSet<String>, answered: &mut BTreeSet<String>) {
+fn leave(pending: &mut Vec<&Mirror>, up: BTreeSet<String>, run: &mut Run) {
     pending.retain(|mirror| !up.contains(&mirror.host));
-    answered.extend(up);
+    run.answered.extend(up);
+}
+
+/// A run whose steps are all taken: well, unless something is wrong for which there is no step.
+fn done(plan: Plan, steps: Vec<Step>, observed: Observed) -> Result<Done> {
+    if plan.flaws.is_empty() { Ok(Done { steps, observed }) } else { Err(Error::Blocked(plan.flaws)) }
 }
 
 fn nanos() -> u128 {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::config::{Bind, Mirror};
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a proxy may take to ask its upstream.
+const UPSTREAM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a mirror answers from this host, as `ADDRESS:PORT`.
 pub fn address(mirror: &Mirror, bind: Bind) -> String {
@@ -26,6 +28,28 @@ fn agent() -> ureq::Agent {
 /// Whether a registry answers `/v2/` at an address, within two seconds.
 pub fn answers(address: &str) -> bool {
     agent().get(format!("http://{address}/v2/")).call().is_ok_and(|response| response.status() == 200)
+}
+
+/// The first repositories that a registry has anything of; none where it does not say so within two seconds. A proxy
+/// lists what is cached, and asks nobody.
+pub fn repositories(address: &str, count: usize) -> Vec<String> {
+    let body = agent().get(format!("http://{address}/v2/_catalog?n={count}")).call();
+    let text = body.ok().and_then(|mut response| response.body_mut().read_to_string().ok()).unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    serde_json::from_value(json["repositories"].clone()).unwrap_or_default()
+}
+
+/// A blob that no registry has.
+pub fn no_blob(repository: &str) -> String {
+    format!("/v2/{repository}/blobs/sha256:{:064}", 0)
+}
+
+/// Asks a registry for a blob that does not exist, under a name that its log will show; whether it answered at all.
+pub fn ask_for_no_blob(address: &str, repository: &str, user_agent: &str) -> bool {
+    let config = ureq::Agent::config_builder().timeout_global(Some(UPSTREAM_PATIENCE)).proxy(None);
+    let agent = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
+    let url = format!("http://{address}{}", no_blob(repository));
+    agent.get(url).header("User-Agent", user_agent).call().is_ok()
 }
 
 /// What `/debug/vars` of a registry says; `None` when it does not answer with JSON within two seconds.

@@ -91,7 +91,7 @@ mod tests {
         let steps =
             vec![step("docker.io", Action::Create(Mode::Proxy)), step("quay.io", Action::Replace(Mode::Offline))];
         assert_eq!(
-            plan(&Plan { steps, blockers: Vec::new() }),
+            plan(&Plan { steps, ..Plan::default() }),
             "would create docker.io (absent)\nwould replace quay.io, offline (absent)\n"
         );
         assert_eq!(plan(&Plan::default()), "nothing to do\n");

@@ -43,7 +43,8 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
 pub fn healthy(config: &Config, mirror: &Mirror, observed: &Observed) -> bool {
     let container = observed.containers.get(&mirror.name);
     observed.answering.contains(&mirror.host)
-        && !matches!(observed.logins.get(&mirror.host), Some(Login::Missed | Login::Impossible))
+        && matches!(observed.logins.get(&mirror.host), None | Some(Login::Used))
+        && !observed.unusable.contains_key(&mirror.host)
         && container.is_some_and(|container| {
             observe::is_ours(config, mirror, container, &observed.listen)
                 && differs(mirror, container, observed).is_empty()

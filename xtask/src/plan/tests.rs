@@ -93,7 +93,7 @@ fn an_upstream_out_of_reach_means_offline_and_back() {
 #[test]
 fn a_silent_upstream_means_offline_once_it_was_waited_for() {
     let mut seen = observed(|_| ());
-    seen.waited.insert("docker.io".into());
+    seen.tried.waited.insert("docker.io".into());
     assert_eq!(action(&seen), Some(Action::Replace(Mode::Offline)));
 }
 
@@ -106,7 +106,7 @@ fn offline_is_what_the_settings_say() {
     assert_eq!(with(Offline::Always, &right).steps[0].action, Action::Replace(Mode::Offline));
     assert_eq!(with(Offline::Always, &Observed::default()).steps[0].action, Action::Create(Mode::Offline));
     right.answering.clear();
-    right.waited.insert("docker.io".into());
+    right.tried.waited.insert("docker.io".into());
     assert_eq!(with(Offline::Never, &right).blockers[0].problem, "https://registry-1.docker.io is silent");
 }
 
@@ -133,7 +133,15 @@ fn what_is_foreign_is_never_touched() {
         json["Config"]["Labels"] = json!({});
         json["Config"]["Env"] = json!([]);
     });
-    assert!(blocker(&foreign).problem.contains("is no proxy"));
+    assert!(blocker(&foreign).problem.contains("is not a registry proxy"));
+    let mounted = observed(|json| {
+        json["Config"]["Labels"] = json!({});
+        json["Config"]["Env"] = json!([]);
+        json["Mounts"] = json!([{"Destination": "/etc/docker/registry/config.yml", "Source": "/srv/proxy.yml"}]);
+    });
+    assert!(
+        blocker(&mounted).problem.contains("takes its configuration from the mounted /etc/docker/registry/config.yml")
+    );
     let other = observed(|json| {
         json["Config"]["Labels"] = json!(null);
         json["Config"]["Image"] = json!("registry:2.5");
@@ -155,32 +163,110 @@ fn what_was_made_by_hand_and_differs_is_replaced_when_that_is_asked_for() {
     assert_eq!(adopted.steps[0].action, Action::Adopt(Mode::Proxy));
     let elsewhere = json!([proxy, "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/data"]);
     assert!(plan(&config(), true, &by_hand(elsewhere)).blockers[0].problem.contains("in /data"));
-    assert!(plan(&config(), true, &by_hand(json!([]))).blockers[0].problem.contains("is no proxy"));
+    assert!(plan(&config(), true, &by_hand(json!([]))).blockers[0].problem.contains("is not a registry proxy"));
 }
 
-#[test]
-fn a_proxy_that_started_without_its_account_is_started_again() {
-    let with = |login| {
-        let mut seen = observed(|_| ());
-        seen.answering.insert("docker.io".into());
-        seen.logins.insert("docker.io".into(), login);
-        plan(&config(), false, &seen)
-    };
-    assert_eq!(with(Login::Used), Plan::default());
-    assert_eq!(with(Login::Missed).steps[0].action, Action::Restart);
-    assert!(with(Login::Impossible).blockers[0].problem.contains("runs without its account"));
-}
-
-#[test]
-fn another_account_replaces_the_container_and_a_missing_password_is_found_before_that() {
+/// The settings with credentials for docker.io, whose password is not there.
+fn with_credentials() -> Config {
     use crate::config::{Credentials, Password};
     let mut config = config();
     let password = Password::Env("TALOS_CACHE_TEST_ABSENT".into());
     config.mirrors[0].credentials = Some(Credentials { username: "me".into(), password });
+    config
+}
+
+fn with_account() -> Observed {
     let mut seen = observed(|json| json["Config"]["Cmd"] = json!([crate::credentials::PATH]));
     seen.answering.insert("docker.io".into());
-    seen.accounts.insert("docker.io".into(), Found::Unknown);
+    seen
+}
+
+#[test]
+fn a_proxy_that_started_without_its_credentials_is_started_again_once() {
+    let with = |login, restarted: bool| {
+        let mut seen = with_account();
+        seen.logins.insert("docker.io".into(), login);
+        seen.tried.restarted.extend(restarted.then(|| "docker.io".to_owned()));
+        plan(&with_credentials(), false, &seen)
+    };
+    assert_eq!(with(Login::Used, false), Plan::default());
+    assert_eq!(with(Login::Unauthenticated, false).steps[0].action, Action::Restart);
+    let without = with(Login::Unauthenticated, true);
+    assert!(without.steps.is_empty() && without.flaws[0].problem.contains("runs without credentials"), "{without:?}");
+    assert_eq!(with(Login::Unsupported, false).flaws, without.flaws);
+    let refused = with(Login::Refused("unauthorized: incorrect username or password".into()), false);
+    let problem =
+        "https://registry-1.docker.io refuses the credentials of \"me\": unauthorized: incorrect username or password";
+    assert_eq!(refused.flaws[0].problem, problem);
+    assert!(refused.flaws[0].fix.contains("the variable TALOS_CACHE_TEST_ABSENT"), "{refused:?}");
+}
+
+#[test]
+fn what_this_run_turned_offline_stays_that_whatever_its_upstream_does() {
+    let mut offline = observed(|json| json["Config"]["Labels"][crate::docker::LABEL_MODE] = json!("offline"));
+    offline.answering.insert("docker.io".into());
+    offline.reachable.insert("docker.io".into());
+    offline.tried.offline.insert("docker.io".into());
+    assert_eq!(action(&offline), None);
+}
+
+#[test]
+fn what_the_engine_cannot_start_is_made_anew_on_its_volume() {
+    let stopped = |refusals| {
+        let mut seen = observed(|json| json["State"]["Status"] = json!("exited"));
+        seen.tried.refusals.insert("docker.io".into(), (refusals, "Unknown runtime specified x".into()));
+        seen
+    };
+    assert_eq!(action(&stopped(1)), Some(Action::Start));
+    let plan = plan(&config(), false, &stopped(2));
+    assert_eq!(plan.steps[0].action, Action::Replace(Mode::Proxy));
+    assert_eq!(plan.steps[0].why, ["its engine cannot start it: Unknown runtime specified x"]);
+}
+
+#[test]
+fn an_upstream_that_cannot_be_used_is_an_error_unless_something_is_cached() {
+    let reason = "x509: certificate signed by unknown authority";
+    let mut seen = crashing(&format!("panic: Get \"https://registry-1.docker.io/v2/\": {reason}"));
+    seen.unusable.insert("docker.io".into(), reason.into());
+    assert_eq!(blocker(&seen).problem, format!("https://registry-1.docker.io cannot be used: {reason}"));
+    seen.cached.insert("docker.io".into());
+    assert_eq!(action(&seen), Some(Action::Replace(Mode::Offline)));
+    // What serves its cache is up, and still wrong.
+    let mut up = observed(|json| json["Config"]["Labels"][crate::docker::LABEL_MODE] = json!("offline"));
+    up.answering.insert("docker.io".into());
+    up.unusable.insert("docker.io".into(), reason.into());
+    let plan = plan(&config(), false, &up);
+    assert!(plan.steps.is_empty() && plan.blockers.is_empty());
+    assert!(plan.flaws[0].problem.ends_with("; only cached images are served"), "{plan:?}");
+}
+
+#[test]
+fn an_upstream_of_the_wrong_scheme_is_told_the_right_one() {
+    let fix = |upstream: &str, reason: &str| {
+        let mirror = Mirror { upstream: upstream.into(), ..mirror() };
+        crashed::unusable(&mirror, reason).fix
+    };
+    let plain = "tls: first record does not look like a TLS handshake";
+    assert!(fix("https://a:5000", plain).starts_with("write `upstream = \"http://a:5000\"`"));
+    assert!(fix("http://a", crate::upstream::SPEAKS_TLS).starts_with("write `upstream = \"https://a\"`"));
+}
+
+#[test]
+fn an_unfinished_copy_is_told_and_discarded_once_its_source_is_gone() {
+    let gone = Observed { unfinished: ["docker.io".to_owned()].into(), ..Observed::default() };
+    let plan = plan(&config(), false, &gone);
+    assert_eq!(plan.steps[0].action, Action::Create(Mode::Proxy));
+    assert!(plan.steps[0].why[1].contains("unfinished copy"), "{plan:?}");
+}
+
+#[test]
+fn another_account_replaces_the_container_and_a_missing_password_is_found_before_that() {
+    let mut config = with_credentials();
+    let mut seen = with_account();
+    seen.accounts.insert("docker.io".into(), Found::Unknown("it is gone".into()));
     assert_eq!(plan(&config, false, &seen), Plan::default());
+    let warnings = warnings(&config.mirrors, &seen);
+    assert_eq!(warnings, ["docker.io: the running proxy keeps the password that it has: it is gone"]);
     seen.accounts.insert("docker.io".into(), Found::Differs);
     assert!(plan(&config, false, &seen).blockers[0].problem.contains("TALOS_CACHE_TEST_ABSENT"));
     config.mirrors[0].credentials = None;

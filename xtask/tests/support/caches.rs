@@ -11,7 +11,7 @@ use xtask::docker::LABEL_PREFIX;
 use xtask::error::{Error, Result};
 use xtask::exec::Runner;
 use xtask::observe::{self, Look};
-use xtask::plan::Action;
+use xtask::plan::{Action, Tried};
 use xtask::reconcile::{Done, Reconcile};
 use xtask::settings;
 use xtask::term::Term;
@@ -88,7 +88,7 @@ impl Caches {
 
     /// What is planned: nothing where all is as it should be.
     pub fn plan(&self, runner: &dyn Runner) -> xtask::plan::Plan {
-        self.reconcile(runner).plan(&BTreeSet::new()).unwrap().0
+        self.reconcile(runner).plan(&Tried::default()).unwrap().0
     }
 
     /// What a run did, or what stood in its way, a line each. That it waited is left out: how often it has to
@@ -117,7 +117,7 @@ impl Caches {
         let look = Look {
             config: &self.config,
             mirrors: &self.config.mirrors,
-            waited: &BTreeSet::new(),
+            tried: &Tried::default(),
             returns: true,
             adopt: false,
         };

@@ -110,6 +110,11 @@ impl Fake {
         self.volumes().iter().any(|name| name == volume) && self.folder(volume).join(file).exists()
     }
 
+    /// Whether a copy to a volume was left unfinished.
+    pub fn has_unfinished_copy(&self, volume: &str) -> bool {
+        self.state().volumes[volume].has_unfinished_copy()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A command that the fake does not know fails the test; the rest of it need not fail for that, too.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -39,6 +39,7 @@ pub struct Container {
     pub phase: Phase,
     /// Why the engine could not start it.
     pub error: String,
+    pub exit_code: i64,
     /// When it was started for the last time, and what it wrote since.
     pub started: Option<u64>,
     pub log: Vec<String>,
@@ -58,6 +59,7 @@ impl Container {
             ask,
             phase: Phase::Created,
             error: String::new(),
+            exit_code: 0,
             started: None,
             log: Vec::new(),
             files: BTreeMap::new(),
@@ -141,6 +143,7 @@ impl Container {
                 "Restarting": self.phase == Phase::Restarting,
                 "Error": self.error,
                 "StartedAt": self.started_at(),
+                "ExitCode": self.exit_code,
             },
             "HostConfig": {"PortBindings": asked, "RestartPolicy": {"Name": ask.restart, "MaximumRetryCount": 0}},
             "Mounts": mounts.collect::<Vec<_>>(),

@@ -112,7 +112,9 @@ impl State {
             ["container", "restart", "-t", "0", name] => self.restart(name),
             ["container", "unpause", name] => self.unpause(name),
             ["container", "stop", "-t", "5", ref names @ ..] => self.each(names, Self::stop),
-            ["container", "rm", "--force", "--volumes", ref names @ ..] => self.remove(names),
+            ["container", "rm", "--force", "--volumes", ref names @ ..] => self.remove(names, true),
+            ["container", "rm", "--force", ref names @ ..] => self.remove(names, false),
+            ["container", "kill", name] => self.each(&[name], Self::stop),
             ["container", "create", ref rest @ ..] => {
                 self.create(Ask::read(rest)).unwrap_or_else(|word| words::daemon(&word))
             }
@@ -120,6 +122,8 @@ impl State {
             ["container", "pause", name] => self.pause(name),
             ["run", "--detach", ref rest @ ..] => self.run(Ask::read(rest)),
             ["run", "--rm", ref rest @ ..] => self.helper(cmd, &Ask::read(rest), true),
+            ["run", "--name", ..] => self.copier(cmd, Ask::read(&words[2..]), true),
+            ["container", "wait", _] => words::said("0\n"),
             ["volume", "ls", ..] => self.list_volumes(cmd),
             ["volume", "rm", ref names @ ..] => self.each(names, Self::remove_volume),
             ["image", "inspect", "--format", "{{.Id}}", image] => self.inspect_image(image),
@@ -149,11 +153,14 @@ impl State {
             ["run", "--rm", ref rest @ ..] => {
                 self.helper(cmd, &Ask::read(rest), false);
             }
+            ["run", "--name", ..] => {
+                self.copier(cmd, Ask::read(&words[2..]), false);
+            }
             ["container", "rm", "--force", "--volumes", name] | ["container", "restart", "-t", "0", name] => {
                 let _ = self.stop(name);
             }
             ["container", "rm", "--force", "--volumes", name, ..] => {
-                self.remove(&[name]);
+                self.remove(&[name], true);
             }
             ["volume", "rm", name, _, ..] => {
                 let _ = self.remove_volume(name);
@@ -189,7 +196,7 @@ impl State {
         !self.images.contains(image)
     }
 
-    fn create(&mut self, mut ask: Ask) -> Result<Output, String> {
+    pub fn create(&mut self, mut ask: Ask) -> Result<Output, String> {
         if let Some(other) = self.containers.get(&ask.name) {
             return Err(format!(
                 "Conflict. The container name \"/{}\" is already in use by container \"{}\". You have to remove (or \
@@ -200,7 +207,7 @@ impl State {
         self.images.insert(ask.image.clone());
         self.provide_volumes(&ask);
         let id = self.id();
-        if !ask.mounts.iter().any(|mount| mount.at == STORE) {
+        if !ask.mounts.iter().any(|mount| mount.at == STORE) && ask.volumes_from.is_none() {
             let mount = Mount { volume: self.id(), at: STORE.to_owned(), label: None };
             self.volume(&mount, true);
             ask.mounts.push(mount);
@@ -235,20 +242,23 @@ impl State {
         output
     }
 
-    fn remove(&mut self, names: &[&str]) -> Output {
+    fn remove(&mut self, names: &[&str], volumes: bool) -> Output {
         // By force, what is absent is said and is no failure.
-        let output = self.each(names, |state, name| {
-            let by_id =
-                state.containers.iter().find(|(_, container)| container.id == *name).map(|(own, _)| own.clone());
-            let own = by_id.unwrap_or_else(|| name.to_owned());
-            let container = state.containers.remove(&own).ok_or_else(|| words::no_container(name))?;
-            let is_used = |volume: &str| state.containers.values().any(|other| other.store() == volume);
-            let gone = container.ask.mounts.iter().filter(|mount| state.volumes[&mount.volume].anonymous);
-            let gone: Vec<String> = gone.map(|mount| mount.volume.clone()).filter(|name| !is_used(name)).collect();
-            gone.iter().for_each(|volume| state.drop_volume(volume));
-            Ok(())
-        });
+        let with: fn(&mut Self, &str) -> Result<(), String> = |state, name| state.remove_one(name, true);
+        let without: fn(&mut Self, &str) -> Result<(), String> = |state, name| state.remove_one(name, false);
+        let output = self.each(names, if volumes { with } else { without });
         Output { code: Some(0), ..output }
+    }
+
+    fn remove_one(&mut self, name: &str, volumes: bool) -> Result<(), String> {
+        let by_id = self.containers.iter().find(|(_, container)| container.id == *name).map(|(own, _)| own.clone());
+        let own = by_id.unwrap_or_else(|| name.to_owned());
+        let container = self.containers.remove(&own).ok_or_else(|| words::no_container(name))?;
+        let is_used = |volume: &str| self.containers.values().any(|other| other.store() == volume);
+        let gone = container.ask.mounts.iter().filter(|mount| volumes && self.volumes[&mount.volume].anonymous);
+        let gone: Vec<String> = gone.map(|mount| mount.volume.clone()).filter(|name| !is_used(name)).collect();
+        gone.iter().for_each(|volume| self.drop_volume(volume));
+        Ok(())
     }
 
     fn remove_volume(&mut self, name: &str) -> Result<(), String> {

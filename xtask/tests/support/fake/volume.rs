@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// The record of expiry dates; not what anybody has cached.
 pub const RECORD: &str = "scheduler-state.json";
+/// The folder of a copy that is under way.
+const UNFINISHED: &str = ".adopting";
 
 pub struct Volume {
     pub labels: BTreeMap<String, String>,
@@ -24,8 +26,18 @@ impl Volume {
     pub fn cached(&self) -> Vec<String> {
         let mut files = Vec::new();
         find(&self.folder, &self.folder, &mut files);
-        files.retain(|file| !file.starts_with(RECORD));
+        files.retain(|file| !file.starts_with(RECORD) && !file.starts_with(UNFINISHED));
         files
+    }
+
+    /// Removes what an unfinished copy left.
+    pub fn discard_copy(&self) {
+        let _ = std::fs::remove_dir_all(self.folder.join(UNFINISHED));
+    }
+
+    /// Whether a copy was left unfinished.
+    pub fn has_unfinished_copy(&self) -> bool {
+        self.folder.join(UNFINISHED).exists()
     }
 
     pub fn bytes(&self) -> u64 {
@@ -37,11 +49,15 @@ impl Volume {
         std::fs::read_to_string(self.folder.join(RECORD)).is_ok_and(|text| text.is_empty())
     }
 
-    /// Copies what is cached to another, all of it or all but the last file.
+    /// Copies what is cached to another, all of it; or all but the last file, to where no registry looks for it.
     pub fn copy_to(&self, other: &Self, all: bool) {
         let files = self.cached();
+        let place = if all { other.folder.clone() } else { other.folder.join(UNFINISHED) };
+        if all {
+            other.discard_copy();
+        }
         for file in &files[..files.len().saturating_sub(usize::from(!all))] {
-            let to = other.folder.join(file);
+            let to = place.join(file);
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(self.folder.join(file), to).unwrap();
         }

@@ -1,0 +1,77 @@
+//! What an upstream with `http://` in its address really speaks, seen from this host.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// Upstreams that matter here are on the local network, or away.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The beginning of a TLS handshake that is cut short: a server of TLS answers it with an alert (RFC 8446, 5.1 and 6),
+/// one of HTTP with a refusal or not at all.
+const CUT_HELLO: [u8; 10] = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+/// The types of a TLS record that may come back: an alert, a handshake.
+const RECORDS: [u8; 2] = [0x15, 0x16];
+
+/// Why such an upstream cannot be used.
+pub const SPEAKS_TLS: &str = "it speaks TLS, and its address begins with http://";
+
+/// Whether an upstream with `http://` in its address is a server of TLS, as far as this host can tell: one that is out of
+/// reach from here is not called that.
+///
+/// A server of TLS that answers plain HTTP does so with status 400 (Go, nginx), for which a registry starts all the same.
+pub fn refuses_plain_http(upstream: &str) -> bool {
+    let Some(authority) = upstream.strip_prefix("http://") else { return false };
+    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None);
+    let agent = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
+    let status = agent.get(format!("http://{authority}/v2/")).call().map(|response| response.status().as_u16());
+    matches!(status, Ok(400)) && speaks_tls(upstream)
+}
+
+/// Whether whoever listens at an `http://` address speaks TLS.
+pub fn speaks_tls(upstream: &str) -> bool {
+    let Some(authority) = upstream.strip_prefix("http://") else { return false };
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let place = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    let ask = |place: &str| -> std::io::Result<[u8; 2]> {
+        let address = place.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&CUT_HELLO)?;
+        let mut answer = [0; 2];
+        stream.read_exact(&mut answer).map(|()| answer)
+    };
+    ask(&place).is_ok_and(|[record, major]| RECORDS.contains(&record) && major == 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A server that gives every connection this answer, once it has been asked something.
+    fn serve(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 512]);
+                let _ = stream.write_all(answer);
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn an_alert_is_the_word_of_a_server_of_tls() {
+        assert!(speaks_tls(&serve(&[0x15, 3, 1, 0, 2, 2, 50])));
+        assert!(!speaks_tls(&serve(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
+        assert!(!speaks_tls("http://127.0.0.1:1"));
+        assert!(!speaks_tls("https://127.0.0.1:1"));
+    }
+
+    #[test]
+    fn a_bad_request_alone_is_no_sign_of_tls() {
+        assert!(!refuses_plain_http(&serve(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")));
+        assert!(!refuses_plain_http("http://127.0.0.1:1"));
+    }
+}
