@@ -165,9 +165,7 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
     let mut detail = Detail::default();
     let config = look.config;
     if container.label(LABEL_PREFIX).is_none() && look.adopt {
-        let cmd = docker::diff(&mirror.name);
-        let changes = runner.run(&cmd)?.checked(&cmd, "see what the engine says of it, then run this again")?;
-        detail.own_layer = docker::stores_in_its_layer(&cmd, &changes.text())?;
+        detail.own_layer = own_layer(runner, mirror)?;
     }
     let account =
         mirror.credentials.as_ref().filter(|_| container.mode() == Mode::Proxy && container.has_credentials());
@@ -209,6 +207,17 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
         _ => {}
     }
     Ok(detail)
+}
+
+/// Where a proxy keeps its store in its container's own layer. One that another run has just removed keeps none.
+fn own_layer(runner: &dyn Runner, mirror: &Mirror) -> Result<Option<String>> {
+    let cmd = docker::diff(&mirror.name);
+    let output = runner.run(&cmd)?;
+    if !output.ok() && String::from_utf8_lossy(&output.stderr).contains("No such container") {
+        return Ok(None);
+    }
+    let changes = output.checked(&cmd, "see what the engine says of it, then run this again")?;
+    docker::stores_in_its_layer(&cmd, &changes.text())
 }
 
 /// Why the upstream of a registry that ends as soon as it starts cannot be used, where it was reached.

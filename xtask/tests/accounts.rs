@@ -113,7 +113,7 @@ fn a_proxy_that_started_without_its_account_is_unhealthy_until_it_is_started_aga
     upstream.busy(true);
     restart(&world);
     let busy = up(&world);
-    assert!(busy.code == Some(1) && busy.stderr.contains("runs without its account"), "{busy:?}");
+    assert!(busy.code == Some(1) && busy.stderr.contains("runs without credentials"), "{busy:?}");
     upstream.busy(false);
     let status = world.xtask(&["cache-status", "docker.io"]);
     assert_eq!(status.code, Some(3), "{status:?}");

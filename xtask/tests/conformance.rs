@@ -102,7 +102,7 @@ fn what_is_foreign_stands_in_the_way_of_everything() {
     on_both("foreign", |scene| {
         let name = scene.name("docker.io");
         scene.docker(&["container", "create", "--name", &name, "--entrypoint", "sleep", "registry:2", "60"]);
-        let problem = "docker.io: a container named PREFIX-docker.io is there and is no proxy: registry:2";
+        let problem = "docker.io: container PREFIX-docker.io exists but is not a registry proxy: registry:2";
         assert_eq!(scene.again(), [problem]);
         scene.clean(false);
         scene.docker(&["container", "rm", "--force", "--volumes", &name]);
@@ -251,7 +251,7 @@ fn an_account_goes_in_as_a_file_and_one_that_is_of_no_use_is_told() {
         std::fs::write(&file, "one").unwrap();
         let account = format!("username = \"me\"\npassword_file = \"{}\"", file.display());
         let with = scene.caches.with("bind = \"127.0.0.1\"", &account);
-        let useless = "docker.io: PREFIX-docker.io runs without its account: UPSTREAM asks for none, or is too busy to";
+        let useless = "docker.io: PREFIX-docker.io runs without credentials: UPSTREAM offered no supported authentication, or is overloaded";
         assert_eq!(scene.up(&with), [useless]);
         std::fs::write(&file, "two").unwrap();
         assert_eq!(scene.up(&with), [useless]);
