@@ -15,7 +15,7 @@ mod by_hand;
 mod crashed;
 mod flaws;
 
-pub use flaws::warnings;
+pub use flaws::{flaw, warnings};
 
 /// What this run has tried so far, which a look at the engine does not show.
 #[derive(Clone, Debug, Default)]

@@ -8,13 +8,13 @@ use crate::app::App;
 use crate::config::{Config, Mirror};
 use crate::container::Container;
 use crate::docker::{self, LABEL_IMAGE, Mode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 use crate::exec::Runner;
 use crate::login::Login;
 use crate::observe::{self, each};
-use crate::plan::{Observed, differs};
+use crate::plan::{self, Observed, differs};
 use crate::traffic::{self, Traffic};
-use crate::{disk, registry, report};
+use crate::{cache, disk, registry, report};
 
 /// Each mirror as it was observed, as JSON: the stable form of it.
 pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
@@ -119,7 +119,10 @@ pub fn status(app: &App, hosts: &[String]) -> Result<()> {
     for (row, mirror) in rows.iter_mut().zip(&mirrors) {
         row["figures"] = json!(figures.get(&mirror.host));
     }
-    app.print(|| table(&rows), || json!({ "proxies": rows }))?;
+    let flaws: Vec<Finding> = mirrors.iter().filter_map(|mirror| plan::flaw(mirror, &observed)).collect();
+    let notes: String = flaws.iter().map(|flaw| format!("{}: {}\n", flaw.subject, flaw.problem)).collect();
+    app.print(|| table(&rows) + &notes, || json!({ "proxies": rows }))?;
+    cache::warn(app, &mirrors, &observed);
     let ill: Vec<&str> =
         mirrors.iter().filter(|m| !healthy(&app.config, m, &observed)).map(|mirror| mirror.host.as_str()).collect();
     if ill.is_empty() {

@@ -92,7 +92,11 @@ fn an_account_is_used_and_never_seen() {
     // A password that cannot be read now is no reason to touch what works; another one is.
     let file = world.folder.join("password");
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(up(&world).code, Some(0));
+    let word = format!("warning: docker.io: the running proxy keeps the password that it has: its password is not in the file {}", file.display());
+    for task in ["cache-up", "cache-status"] {
+        let unreadable = world.xtask(&[task, "docker.io"]);
+        assert!(unreadable.code == Some(0) && unreadable.stderr.contains(&word), "{unreadable:?}");
+    }
     assert_eq!(ages().unwrap(), before);
     std::fs::write(&file, "other").unwrap();
     let changed = up(&world);
@@ -122,6 +126,46 @@ fn a_proxy_that_started_without_its_account_is_unhealthy_until_it_is_started_aga
     assert_eq!(world.xtask(&["cache-status", "docker.io"]).code, Some(0));
     pull(&world, &upstream);
     assert_eq!(upstream.accounts().last().map(String::as_str), Some(HEADER));
+}
+
+/// What a wrong password leads to, with the right one afterwards.
+fn refused(world: &World, upstream: &Upstream) {
+    upstream.takes_only(HEADER);
+    std::fs::write(world.folder.join("password"), "hunter2").unwrap();
+    let wrong = up(world);
+    let problem = format!("http://{}:{} refuses the credentials of \"me\": unauthorized", world.gateway, upstream.port);
+    assert!(wrong.code == Some(1) && wrong.stderr.contains(&problem), "{wrong:?}");
+    assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
+    // It was asked once, and is not asked again before the next start.
+    let asked = upstream.accounts().len();
+    let status = world.xtask(&["cache-status", "docker.io"]);
+    assert!(status.code == Some(3) && status.stdout.contains(&problem), "{status:?}");
+    assert_eq!(up(world).code, Some(1));
+    assert_eq!(upstream.accounts().len(), asked);
+    std::fs::write(world.folder.join("password"), PASSWORD).unwrap();
+    let right = up(world);
+    assert_eq!(right.code, Some(0), "{right:?}");
+    let asked = upstream.accounts().len();
+    assert_eq!(world.xtask(&["cache-status", "docker.io"]).code, Some(0));
+    assert_eq!(upstream.accounts().len(), asked);
+    pull(world, upstream);
+}
+
+#[test]
+fn credentials_that_the_upstream_refuses_are_no_health() {
+    let (world, upstream) = (World::new("refused"), Upstream::start(Asks::Token));
+    settings(&world, &upstream, "registry:2");
+    refused(&world, &upstream);
+}
+
+#[test]
+#[ignore = "needs the image registry:3, which `cargo xtask ci --full` makes"]
+fn credentials_that_the_upstream_of_a_registry_3_refuses_are_no_health() {
+    for asks in [Asks::Token, Asks::Plainly] {
+        let (world, upstream) = (World::new("refused3"), Upstream::start(asks));
+        settings(&world, &upstream, "registry:3");
+        refused(&world, &upstream);
+    }
 }
 
 #[test]

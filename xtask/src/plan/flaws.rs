@@ -7,7 +7,7 @@ use crate::error::Finding;
 use crate::login::Login;
 
 /// What is wrong with a proxy for which there is nothing left to do.
-pub(super) fn flaw(mirror: &Mirror, observed: &Observed) -> Option<Finding> {
+pub fn flaw(mirror: &Mirror, observed: &Observed) -> Option<Finding> {
     if let Some(reason) = observed.unusable.get(&mirror.host) {
         let finding = crashed::unusable(mirror, reason);
         return Some(Finding { problem: format!("{}; only cached images are served", finding.problem), ..finding });

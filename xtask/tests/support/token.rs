@@ -27,6 +27,8 @@ struct State {
     busy: AtomicBool,
     /// The `Authorization` headers that asked for a token or came plainly.
     accounts: Mutex<Vec<String>>,
+    /// The only ones that it takes, where not all will do.
+    only: Mutex<Option<String>>,
     image: Image,
 }
 
@@ -35,7 +37,8 @@ impl Upstream {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let image = Image::new(Kind::Oci, "amd64", "private", &[50_000]).unwrap();
-        let state = Arc::new(State { asks, port, busy: AtomicBool::new(false), accounts: Mutex::default(), image });
+        let (busy, accounts, only) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        let state = Arc::new(State { asks, port, busy, accounts, only, image });
         let served = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -44,6 +47,11 @@ impl Upstream {
             }
         });
         Self { port, state }
+    }
+
+    /// Takes no credentials but these from now on, as an `Authorization` header.
+    pub fn takes_only(&self, account: &str) {
+        *self.state.only.lock().unwrap() = Some(account.to_owned());
     }
 
     pub fn busy(&self, busy: bool) {
@@ -89,26 +97,35 @@ impl State {
         (&mut &*stream).write_all(&out).ok()
     }
 
+    fn takes(&self, account: &str) -> bool {
+        self.only.lock().unwrap().as_ref().is_none_or(|only| only == account)
+    }
+
     fn respond(&self, path: &str, host: &str, account: &str) -> (&'static str, String, Vec<u8>) {
         if self.busy.load(Ordering::SeqCst) {
             return ("503 Service Unavailable", String::new(), Vec::new());
         }
         if path.starts_with("/token") {
             self.accounts.lock().unwrap().push(account.to_owned());
+            if !self.takes(account) {
+                let body = br#"{"details":"incorrect username or password"}"#.to_vec();
+                return ("401 Unauthorized", "Content-Type: application/json\r\n".to_owned(), body);
+            }
             return ("200 OK", "Content-Type: application/json\r\n".to_owned(), br#"{"token":"good"}"#.to_vec());
+        }
+        if self.asks == Asks::Plainly && !account.is_empty() {
+            self.accounts.lock().unwrap().push(account.to_owned());
         }
         let (challenge, allowed) = match self.asks {
             Asks::Token => (format!("Bearer realm=\"http://{host}/token\",service=\"test\""), account == "Bearer good"),
-            Asks::Plainly => ("Basic realm=\"test\"".to_owned(), account.starts_with("Basic ")),
+            Asks::Plainly => ("Basic realm=\"test\"".to_owned(), account.starts_with("Basic ") && self.takes(account)),
         };
         if !allowed {
             return ("401 Unauthorized", format!("WWW-Authenticate: {challenge}\r\n"), Vec::new());
         }
-        if self.asks == Asks::Plainly {
-            self.accounts.lock().unwrap().push(account.to_owned());
-        }
-        let content = match path.split('?').next().unwrap_or(path).strip_prefix("/v2/library/private/") {
-            None => Some((Vec::new(), "application/json")),
+        let path = path.split('?').next().unwrap_or(path);
+        let content = match path.strip_prefix("/v2/library/private/") {
+            None => Some((Vec::new(), "application/json")).filter(|_| path == "/v2/"),
             Some(path) if path.starts_with("manifests/") => {
                 Some((self.image.manifest.clone(), self.image.kind.manifest()))
             }
