@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::cache::{only_printed, ours, say};
 use crate::config::{Config, Mirror};
+use crate::container::Container;
 use crate::docker::{self, LABEL_PREFIX, Listed};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
@@ -23,20 +24,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What is to be removed.
 pub struct Doomed {
     containers: Vec<String>,
+    /// Containers of unfinished adoptions.
+    copiers: Vec<String>,
     /// Volumes with their folders on the engine's host.
     volumes: BTreeMap<String, Utf8PathBuf>,
     /// Volumes that go with containers which were made by hand.
     anonymous: BTreeMap<String, Utf8PathBuf>,
     /// What carries the label and is of no mirror in force.
     left: Vec<String>,
+    /// Volumes of a mirror's name that this tool did not create.
+    foreign: Vec<String>,
 }
 
 impl Doomed {
     fn commands(&self) -> Vec<Cmd> {
         let volumes: Vec<String> = self.volumes.keys().cloned().collect();
+        // A copier may be the last one to hold the volume of a container that somebody has removed since.
+        let copiers = Some(docker::remove_copiers(&self.copiers)).filter(|_| !self.copiers.is_empty());
         let containers = Some(docker::remove(&self.containers)).filter(|_| !self.containers.is_empty());
         let volumes = Some(docker::remove_volumes(&volumes)).filter(|_| !volumes.is_empty());
-        containers.into_iter().chain(volumes).collect()
+        copiers.into_iter().chain(containers).chain(volumes).collect()
     }
 
     fn volumes(&self) -> BTreeMap<String, Utf8PathBuf> {
@@ -68,7 +75,13 @@ pub fn clean(app: &App, hosts: &[String], keep_cache: bool, all: bool) -> Result
         app.term
             .warn(&format!("left, since the settings in force have no such mirror: {left} (--all removes them too)"));
     }
-    say(app, &text, || json!({ "removed": removed, "freed_bytes": freed, "left": doomed.left }))
+    for volume in &doomed.foreign {
+        app.term.warn(&format!(
+            "Left volume {volume}, which this tool did not create (`docker volume rm {volume}` removes it)"
+        ));
+    }
+    let left: Vec<&String> = doomed.left.iter().chain(&doomed.foreign).collect();
+    say(app, &text, || json!({ "removed": removed, "freed_bytes": freed, "left": left }))
 }
 
 /// What a clean-up works with.
@@ -91,10 +104,14 @@ impl Clean<'_> {
     /// # Errors
     /// The engine does not answer, or the cache of a container made by hand would be lost.
     pub fn doomed(&self) -> Result<Doomed> {
-        let (listing, volumes) =
-            together(|| observe::listing(self.runner), || observe::volumes(self.runner, Some(&self.config.prefix)));
+        let (listing, volumes) = together(|| observe::listing(self.runner), || observe::volumes(self.runner, None));
         let listing = listing?;
-        let volumes = volumes?;
+        let (volumes, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            volumes?.into_iter().partition(|(_, volume)| volume.prefix == self.config.prefix);
+        let of_no_label = |mirror: &&Mirror| {
+            !self.keep_cache && others.get(&mirror.name).is_some_and(|volume| volume.prefix.is_empty())
+        };
+        let foreign = self.mirrors.iter().filter(of_no_label).map(|mirror| mirror.name.clone()).collect();
         let of_a_mirror =
             |name: &str| self.mirrors.iter().any(|mirror| name == mirror.name || name == docker::copier(mirror));
         let wanted = |name: &str| self.all || of_a_mirror(name);
@@ -106,15 +123,21 @@ impl Clean<'_> {
             keeps_nothing_in_itself(&by_hand)?;
         }
         containers.extend(by_hand.iter().map(|made| made.name.clone()));
+        let (mut copiers, containers): (Vec<String>, Vec<String>) =
+            containers.into_iter().partition(|name| docker::is_copier(name));
+        // On a volume that stays, a copier is the sign of an unfinished copy, which the next `cache-up` discards.
+        copiers.retain(|_| !self.keep_cache);
         let known = |name: &str| self.config.mirrors.iter().any(|mirror| mirror.name == name);
         let left = others.iter().chain(volumes.keys().filter(|name| !wanted(name)));
         let left: BTreeSet<String> = left.filter(|name| !known(name)).cloned().collect();
         let volumes = volumes.into_iter().filter(|(name, _)| !self.keep_cache && wanted(name));
         Ok(Doomed {
-            containers: containers.into_iter().collect(),
+            containers,
+            copiers,
             volumes: volumes.map(|(name, volume)| (name, volume.path)).collect(),
             anonymous: by_hand.into_iter().filter_map(|made| made.volume).collect(),
             left: left.into_iter().collect(),
+            foreign,
         })
     }
 
@@ -150,11 +173,26 @@ impl Clean<'_> {
             std::thread::sleep(Duration::from_millis(400));
             if commands.len() == 1 && first.commands().len() > 1 {
                 // The containers are gone, and a volume is not: somebody else uses it.
-                return Err(error);
+                return Err(self.in_use(first)?.unwrap_or(error));
             }
         }
         let cmd = commands.remove(0);
         self.runner.run(&cmd)?.checked(&cmd, "see what the engine says of it, then run this again").map(|_| ())
+    }
+
+    /// That volumes are used by other containers, where they are.
+    fn in_use(&self, doomed: &Doomed) -> Result<Option<Error>> {
+        let mut findings = Vec::new();
+        for volume in doomed.volumes.keys() {
+            let users: Vec<[String; 1]> = observe::rows(self.runner, &docker::users(volume))?;
+            let users: Vec<String> = users.into_iter().flatten().collect();
+            if !users.is_empty() {
+                let problem = format!("the volume is in use by container {}", users.join(", "));
+                let fix = format!("remove what uses it (`docker rm --force {}`), then run this again", users.join(" "));
+                findings.push(Finding::new(volume, problem, fix));
+            }
+        }
+        Ok(Some(Error::Blocked(findings.clone())).filter(|_| !findings.is_empty()))
     }
 
     /// The mirrors' containers that carry no label and are what the guide would have made.
@@ -165,14 +203,27 @@ impl Clean<'_> {
             return Ok(Vec::new());
         }
         let observed = observe::look(self.runner, self.config, &candidates)?;
-        let made = ours(self.config, &candidates, &observed).into_iter().filter_map(|mirror| {
-            let container = observed.containers.get(&mirror.name)?;
+        let mut made = Vec::new();
+        for mirror in ours(self.config, &candidates, &observed) {
+            let container = &observed.containers[&mirror.name];
+            if container.label(LABEL_PREFIX).is_some() {
+                continue;
+            }
             let volume = container.anonymous_store().zip(container.store_path());
             let volume = volume.map(|(name, path)| (name.to_owned(), path.to_owned()));
-            let by_hand = container.label(LABEL_PREFIX).is_none();
-            by_hand.then(|| ByHand { host: mirror.host.clone(), name: mirror.name.clone(), volume })
-        });
-        Ok(made.collect())
+            let loses = if self.keep_cache { self.loses(mirror, container)? } else { None };
+            made.push(ByHand { host: mirror.host.clone(), name: mirror.name.clone(), volume, loses });
+        }
+        Ok(made)
+    }
+
+    /// Where a container may keep a cache that would go with it: in a volume that nobody has named, or in its own layer.
+    fn loses(&self, mirror: &Mirror, container: &Container) -> Result<Option<String>> {
+        if let Some(place) = container.anonymous_mount() {
+            return Ok(Some(format!("the anonymous volume on {place}")));
+        }
+        let own_layer = observe::own_layer(self.runner, mirror)?;
+        Ok(own_layer.map(|place| format!("{place}, in the container itself")))
     }
 }
 
@@ -182,6 +233,8 @@ struct ByHand {
     name: String,
     /// The volume that goes with it, with its folder; one that somebody has named stays.
     volume: Option<(String, Utf8PathBuf)>,
+    /// Where a cache may be that would go with it, as far as that was looked for.
+    loses: Option<String>,
 }
 
 fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bool) -> String {
@@ -197,12 +250,17 @@ fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bo
     format!("removed {} and {}; {kept}", count(containers, "container"), count(volumes, "volume"))
 }
 
-/// An anonymous volume would be an orphan without its container, and the cache in it lost.
+/// An anonymous volume would be an orphan without its container, and what is in the container itself is gone with it.
 fn keeps_nothing_in_itself(by_hand: &[ByHand]) -> Result<()> {
     let finding = |made: &ByHand| {
-        let problem = format!("{} was made by hand, and its cache would be lost with it", made.name);
-        Finding::new(&made.host, problem, format!("`cargo xtask cache-down {}` stops it and keeps all", made.host))
+        let place = made.loses.as_ref()?;
+        let problem = format!("{} was made by hand, and its cache may be in {place}: it would be lost", made.name);
+        Some(Finding::new(
+            &made.host,
+            problem,
+            format!("`cargo xtask cache-down {}` stops it and keeps all", made.host),
+        ))
     };
-    let findings: Vec<Finding> = by_hand.iter().filter(|made| made.volume.is_some()).map(finding).collect();
+    let findings: Vec<Finding> = by_hand.iter().filter_map(finding).collect();
     if findings.is_empty() { Ok(()) } else { Err(Error::Blocked(findings)) }
 }

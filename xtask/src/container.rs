@@ -195,7 +195,13 @@ impl Container {
 
     /// The volume that its store is on, where that has no name that anybody gave it, and so goes with the container.
     pub fn anonymous_store(&self) -> Option<&str> {
-        self.store().filter(|name| name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit()))
+        self.store().filter(|name| is_anonymous(name))
+    }
+
+    /// Where a volume is mounted that has no name which anybody gave it.
+    pub fn anonymous_mount(&self) -> Option<&str> {
+        let mount = self.mounts.iter().find(|mount| is_anonymous(&mount.name))?;
+        Some(&mount.destination)
     }
 
     /// What makes it lose what it has cached, as phrases: its own settings, or those that its image brings.
@@ -289,6 +295,11 @@ impl Container {
 
 fn address(ip: &str, port: &str) -> String {
     if ip.is_empty() || ip == "0.0.0.0" { port.to_owned() } else { format!("{ip} {port}") }
+}
+
+/// Whether a volume's name is the engine's own choice: 64 hexadecimal digits.
+fn is_anonymous(volume: &str) -> bool {
+    volume.len() == 64 && volume.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -221,6 +221,12 @@ pub fn remove_copiers(names: &[String]) -> Cmd {
     change(&["container", "rm", "--force"]).args(names)
 }
 
+/// The names of the containers that use a volume, a line each.
+pub fn users(volume: &str) -> Cmd {
+    let filter = format!("volume={volume}");
+    docker(Cmd::read("docker"), &["container", "ls", "--all", "--filter", &filter, "--format", "{{.Names}}"])
+}
+
 /// Removes volumes.
 pub fn remove_volumes(names: &[String]) -> Cmd {
     change(&["volume", "rm"]).args(names)
@@ -390,8 +396,15 @@ pub fn stores_in_its_layer(cmd: &Cmd, changes: &str) -> Result<Option<String>> {
 
 /// The name of the container that copies a store.
 pub fn copier(mirror: &Mirror) -> String {
-    format!("{}-adopting", mirror.name)
+    format!("{}{COPIER}", mirror.name)
 }
+
+/// Whether a name is that of a container that copies a store.
+pub fn is_copier(name: &str) -> bool {
+    name.ends_with(COPIER)
+}
+
+const COPIER: &str = "-adopting";
 
 /// The folder of a volume that an unfinished copy is in: no registry reads it.
 const UNFINISHED: &str = ".adopting";

@@ -210,7 +210,10 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
 }
 
 /// Where a proxy keeps its store in its container's own layer. One that another run has just removed keeps none.
-fn own_layer(runner: &dyn Runner, mirror: &Mirror) -> Result<Option<String>> {
+///
+/// # Errors
+/// The engine does not answer, or its answer cannot be read.
+pub fn own_layer(runner: &dyn Runner, mirror: &Mirror) -> Result<Option<String>> {
     let cmd = docker::diff(&mirror.name);
     let output = runner.run(&cmd)?;
     if !output.ok() && String::from_utf8_lossy(&output.stderr).contains("No such container") {

@@ -151,7 +151,7 @@ pub fn up(wanted: Wanted, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     for mirror in wanted.mirrors {
         match decide(wanted, mirror, observed) {
-            Ok(None) => plan.flaws.extend(flaws::flaw(mirror, observed)),
+            Ok(None) => plan.flaws.extend(flaw(mirror, observed)),
             Ok(Some((action, why))) => match obstacle(mirror, action, observed) {
                 Some(blocker) => plan.blockers.push(blocker),
                 None => plan.steps.push(Step { host: mirror.host.clone(), action, why }),

@@ -85,6 +85,9 @@ impl Run {
             } else if step.action == Action::Restart {
                 self.tried.restarted.insert(step.host.clone());
             }
+            if step.action.makes().is_some() {
+                self.tried.refusals.remove(&step.host);
+            }
         }
         let starts = |step: &&Step| matches!(step.action, Action::Start | Action::Restart);
         for step in steps.iter().filter(starts) {
@@ -262,8 +265,8 @@ impl Reconcile<'_> {
                 Ok(()) => {}
                 Err(Error::Command { status, mut seen, .. }) => {
                     // The command itself is what -v echoes; the engine's own word is what matters.
-                    let hint = |line: &String| line.starts_with("See '") || line.starts_with("Run '");
-                    seen.retain(|line| !hint(line));
+                    let hints = ["See '", "Run '", "Error: failed to start containers"];
+                    seen.retain(|line| !hints.iter().any(|hint| line.starts_with(hint)));
                     let word = seen.pop().unwrap_or_else(|| format!("the engine's client ended with {status}"));
                     let fix = "mend that, and run `cargo xtask cache-up` again (-v shows each command)";
                     failures.push(Finding::new(host, word, fix).seen(seen));

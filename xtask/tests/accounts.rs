@@ -92,7 +92,10 @@ fn an_account_is_used_and_never_seen() {
     // A password that cannot be read now is no reason to touch what works; another one is.
     let file = world.folder.join("password");
     std::fs::remove_file(&file).unwrap();
-    let word = format!("warning: docker.io: the running proxy keeps the password that it has: its password is not in the file {}", file.display());
+    let word = format!(
+        "warning: docker.io: the running proxy keeps the password that it has: its password is not in the file {}",
+        file.display()
+    );
     for task in ["cache-up", "cache-status"] {
         let unreadable = world.xtask(&[task, "docker.io"]);
         assert!(unreadable.code == Some(0) && unreadable.stderr.contains(&word), "{unreadable:?}");

@@ -92,6 +92,65 @@ fn a_cache_in_the_containers_own_layer_is_not_adopted() {
 }
 
 #[test]
+fn a_cache_that_would_go_with_its_container_is_not_lost_to_keep_cache() {
+    let world = World::new("keep");
+    let image = Image::push(world.upstream_port, "library/one");
+    let (name, volume) = (world.name("docker.io"), format!("{}data", world.prefix));
+    let elsewhere = "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/data";
+    // In the container itself, and in a volume without a name.
+    let store = format!("{volume}:/var/lib/registry");
+    for more in [&["-e", elsewhere, "-v", &store][..], &["-e", elsewhere, "-v", &store, "-v", "/data"]] {
+        guide(&world, "registry:2", more);
+        image.pull(world.ports[0]).unwrap();
+        let keep = world.xtask(&["cache-clean", "--keep-cache", "docker.io"]);
+        assert!(keep.code == Some(1) && keep.stderr.contains("it would be lost"), "{keep:?}");
+        assert!(keep.stderr.contains("/data"), "{keep:?}");
+        image.pull(world.ports[0]).unwrap();
+        cmd!(world.sh, "docker rm --force --volumes {name}").quiet().ignore_stdout().run().unwrap();
+    }
+    // A volume with a name outlives its container.
+    let data = format!("{volume}:/data");
+    let nothing_else = ["-v", &store, "-e", elsewhere, "-v", &data];
+    guide(&world, "registry:2", &nothing_else);
+    let keep = world.xtask(&["cache-clean", "--keep-cache", "docker.io"]);
+    assert_eq!((keep.code, world.left()), (Some(0), vec![volume.clone()]), "{keep:?}");
+    cmd!(world.sh, "docker volume rm {volume}").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
+fn an_adoption_onto_a_volume_of_somebody_else_is_told_and_so_is_what_a_clean_up_leaves() {
+    let world = World::new("mixed");
+    let name = world.name("docker.io");
+    cmd!(world.sh, "docker volume create {name}").quiet().ignore_stdout().run().unwrap();
+    guide(&world, "registry:2", &["-e", "REGISTRY_STORAGE_DELETE_ENABLED=true"]);
+    let adopted = world.xtask(&["cache-up", "--adopt", "docker.io"]);
+    let word = format!(
+        "warning: Using existing volume {name}, which this tool did not create; cache-clean will not remove it"
+    );
+    assert!(adopted.code == Some(0) && adopted.stderr.contains(&word), "{adopted:?}");
+    let clean = world.xtask(&["cache-clean", "docker.io"]);
+    let word = format!("warning: Left volume {name}, which this tool did not create");
+    assert!(clean.code == Some(0) && clean.stderr.contains(&word), "{clean:?}");
+    assert_eq!(world.left(), [name.as_str()]);
+    cmd!(world.sh, "docker volume rm {name}").quiet().ignore_stdout().run().unwrap();
+}
+
+#[test]
+fn a_volume_that_another_container_uses_is_named_with_it() {
+    let world = World::new("used");
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    let (name, user) = (world.name("docker.io"), format!("{}user", world.prefix));
+    let mount = format!("{name}:/data");
+    cmd!(world.sh, "docker create --name {user} -v {mount} registry:2").quiet().ignore_stdout().run().unwrap();
+    let clean = world.xtask(&["cache-clean", "docker.io"]);
+    let problem = format!("{name}: the volume is in use by container {user}");
+    assert!(clean.code == Some(1) && clean.stderr.contains(&problem), "{clean:?}");
+    cmd!(world.sh, "docker rm --volumes {user}").quiet().ignore_stdout().run().unwrap();
+    assert_eq!(world.xtask(&["cache-clean", "docker.io"]).code, Some(0));
+    assert_eq!(world.left(), Vec::<String>::new());
+}
+
+#[test]
 fn what_deletes_its_cache_is_reported_although_the_guides_words_match() {
     let world = World::new("deletes");
     guide(&world, "registry:2", &["-e", "REGISTRY_STORAGE_DELETE_ENABLED=true"]);

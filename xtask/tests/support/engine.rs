@@ -12,12 +12,19 @@ pub struct Engine {
     sh: Shell,
     folder: PathBuf,
     net: String,
+    /// Arguments for it besides.
+    pub more: Vec<String>,
 }
 
 impl Engine {
     /// Starts one in a namespace, and gives it the registry image of this machine's engine.
     pub fn new(folder: &Path, net: String) -> Self {
-        let engine = Self { sh: Shell::new().unwrap(), folder: folder.join("engine"), net };
+        Self::with(folder, net, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn with(folder: &Path, net: String, more: &[String]) -> Self {
+        let engine = Self { sh: Shell::new().unwrap(), folder: folder.join("engine"), net, more: more.to_vec() };
         std::fs::create_dir_all(&engine.folder).unwrap();
         engine.start();
         let (image, host) = (engine.folder.join("image.tar"), engine.host());
@@ -50,10 +57,11 @@ impl Engine {
     }
 
     pub fn start(&self) {
-        let (folder, net, host) = (&self.folder, &self.net, self.host());
-        let script = "setsid nsenter --net=\"$2\" dockerd --data-root \"$1/data\" --exec-root \"$1/exec\" \
-                      --pidfile \"$1/pid\" --host \"$3\" >>\"$1/log\" 2>&1 </dev/null &";
-        cmd!(self.sh, "sh -c {script} sh {folder} {net} {host}").quiet().run().unwrap();
+        let (folder, net, host, more) = (&self.folder, &self.net, self.host(), &self.more);
+        let script = "folder=$1 net=$2 host=$3; shift 3; setsid nsenter --net=\"$net\" dockerd \
+                      --data-root \"$folder/data\" --exec-root \"$folder/exec\" --pidfile \"$folder/pid\" \
+                      --host \"$host\" \"$@\" >>\"$folder/log\" 2>&1 </dev/null &";
+        cmd!(self.sh, "sh -c {script} sh {folder} {net} {host} {more...}").quiet().run().unwrap();
         self.wait(true);
     }
 

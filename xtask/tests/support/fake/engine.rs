@@ -107,6 +107,7 @@ impl State {
         assert_eq!(words[0], "docker", "the fake engine knows nothing else: {}", cmd.shell());
         match words[1..] {
             ["container", "ls", ..] if *cmd == docker::list() => self.list(),
+            ["container", "ls", "--all", "--filter", filter, ..] => self.users(filter.strip_prefix("volume=").unwrap()),
             ["container", "inspect", ref names @ ..] => self.inspect(names),
             ["container", "start", name] => self.start_command(name),
             ["container", "restart", "-t", "0", name] => self.restart(name),

@@ -16,6 +16,13 @@ impl State {
         words::said(self.containers.values().map(line).collect::<String>())
     }
 
+    /// The containers that use a volume.
+    pub fn users(&self, volume: &str) -> Output {
+        let uses = |container: &&Container| container.ask.mounts.iter().any(|mount| mount.volume == volume);
+        let users = self.containers.values().filter(uses).map(|container| format!("{}\n", container.ask.name));
+        words::said(users.collect::<String>())
+    }
+
     pub fn list_volumes(&self, cmd: &Cmd) -> Output {
         let filter = cmd.argv().last().unwrap().strip_prefix("label=").and_then(|label| label.split_once('='));
         assert_eq!(*cmd, docker::list_volumes(filter.map(|(_, prefix)| prefix)), "{}", cmd.shell());
