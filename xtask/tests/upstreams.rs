@@ -188,3 +188,24 @@ fn a_proxy_that_answers_is_up_whatever_its_upstream_does() {
         }
     }
 }
+
+#[test]
+fn a_wrong_upstream_is_in_the_way_of_no_other_proxy() {
+    let world = World::new("others");
+    let held = TcpListener::bind("0.0.0.0:0").unwrap();
+    let away = format!("http://{}:{}", world.gateway, held.local_addr().unwrap().port());
+    drop(held);
+    let wrong = world.upstream_url().replace("http://", "https://");
+    let upstreams = [("docker.io", wrong), ("quay.io", world.upstream_url()), ("ghcr.io", away)];
+    let mut text = format!("prefix = \"{}\"\n", world.prefix);
+    for ((host, upstream), port) in upstreams.iter().zip(&world.ports) {
+        text += &format!("[mirrors.\"{host}\"]\nport = {port}\nupstream = \"{upstream}\"\n");
+    }
+    std::fs::write(world.config(), text).unwrap();
+    let up = world.xtask(&["cache-up", "docker.io", "quay.io", "ghcr.io"]);
+    assert!(up.code == Some(1) && up.stderr.contains("error: docker.io: https://"), "{up:?}");
+    let status = world.xtask(&["--json", "cache-status", "docker.io", "quay.io", "ghcr.io"]);
+    let json: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    let modes = [0, 1, 2].map(|row| json["proxies"][row]["mode"].as_str());
+    assert_eq!(modes, [None, Some("proxy"), Some("offline")], "{status:?}");
+}

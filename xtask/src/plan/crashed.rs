@@ -32,7 +32,8 @@ fn ours(wanted: Wanted, mirror: &Mirror, observed: &Observed, cause: Crash, line
             let why = format!("{} cannot be used: {reason}", mirror.upstream);
             return Ok(Some((Action::Replace(Mode::Offline), vec![why])));
         }
-        Crash::Unusable(reason) => return Err(unusable(mirror, &reason)),
+        // It is a flaw of this proxy, and in the way of no other.
+        Crash::Unusable(_) => return Ok(None),
         Crash::State => {
             let why = format!("its scheduler-state.json is damaged: {}", lines.join(" "));
             return Ok(Some((Action::Mend, vec![why])));

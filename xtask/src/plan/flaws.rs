@@ -10,7 +10,8 @@ use crate::login::Login;
 pub fn flaw(mirror: &Mirror, observed: &Observed) -> Option<Finding> {
     if let Some(reason) = observed.unusable.get(&mirror.host) {
         let finding = crashed::unusable(mirror, reason);
-        return Some(Finding { problem: format!("{}; only cached images are served", finding.problem), ..finding });
+        let serves = if observed.answering.contains(&mirror.host) { "; only cached images are served" } else { "" };
+        return Some(Finding { problem: format!("{}{serves}", finding.problem), ..finding });
     }
     let credentials = mirror.credentials.as_ref()?;
     let (upstream, name) = (&mirror.upstream, &mirror.name);

@@ -228,7 +228,9 @@ fn an_upstream_that_cannot_be_used_is_an_error_unless_something_is_cached() {
     let reason = "x509: certificate signed by unknown authority";
     let mut seen = crashing(&format!("panic: Get \"https://registry-1.docker.io/v2/\": {reason}"));
     seen.unusable.insert("docker.io".into(), reason.into());
-    assert_eq!(blocker(&seen).problem, format!("https://registry-1.docker.io cannot be used: {reason}"));
+    let empty = plan(&config(), false, &seen);
+    assert!(empty.steps.is_empty() && empty.blockers.is_empty(), "{empty:?}");
+    assert_eq!(empty.flaws[0].problem, format!("https://registry-1.docker.io cannot be used: {reason}"));
     seen.cached.insert("docker.io".into());
     assert_eq!(action(&seen), Some(Action::Replace(Mode::Offline)));
     // What serves its cache is up, and still wrong.
