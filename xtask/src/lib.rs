@@ -40,6 +40,7 @@ pub mod registry;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod spinner;
 pub mod stage;
 pub mod status;
 pub mod store;

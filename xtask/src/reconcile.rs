@@ -326,7 +326,7 @@ impl Reconcile<'_> {
         let mut pending: Vec<&Mirror> = steps.iter().filter_map(|step| self.mirror(&step.host)).collect();
         let patience = deadline.min(Instant::now() + UPSTREAM_PATIENCE);
         let names = |pending: &[&Mirror]| pending.iter().map(|m| m.host.as_str()).collect::<Vec<_>>().join(", ");
-        let bar = self.term.waiting("");
+        let bar = self.term.waiting(format!("waiting for {}", names(&pending)));
         let (mut looked, mut looks) = (Instant::now(), 0);
         while !pending.is_empty() {
             bar.set_message(format!("waiting for {}", names(&pending)));

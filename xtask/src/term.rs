@@ -1,9 +1,8 @@
 //! What is said while something happens, all of it on stderr: progress, echoed commands, warnings, colour.
 
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use crate::spinner::{Screen, Waiting};
 
 /// When to use colour, as asked for on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -30,7 +29,8 @@ enum Level {
 pub struct Term {
     level: Level,
     color: bool,
-    live: bool,
+    /// Where a spinner may be shown; nothing where stderr is no terminal.
+    screen: Option<&'static Screen>,
 }
 
 impl Term {
@@ -38,6 +38,8 @@ impl Term {
     pub fn new(quiet: bool, verbose: bool, color: Color) -> Self {
         let live = std::io::stderr().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        // Such a terminal cannot go back to the start of a line.
+        let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         let color = match color {
             Color::Always => true,
             Color::Never => false,
@@ -48,12 +50,14 @@ impl Term {
             (_, true) => Level::Verbose,
             _ => Level::Normal,
         };
-        Self { level, color, live }
+        // One for the process, which every copy of this refers to: a line that is printed has to know of a spinner.
+        let screen = if live && !dumb { Some(&*Box::leak(Box::new(Screen::stderr()))) } else { None };
+        Self { level, color, screen }
     }
 
     /// Says nothing at all; for tests.
     pub fn silent() -> Self {
-        Self { level: Level::Quiet, color: false, live: false }
+        Self { level: Level::Quiet, color: false, screen: None }
     }
 
     /// The same terminal, on which nothing is said but warnings and errors; with `-v` as much as before.
@@ -66,8 +70,11 @@ impl Term {
             return;
         }
         let label = self.paint(style, label);
-        // Nobody is left to read it when stderr is gone; the work goes on.
-        let _ = writeln!(std::io::stderr().lock(), "{label}{text}");
+        match self.screen {
+            Some(screen) => screen.line(&format!("{label}{text}")),
+            // Nobody is left to read it when stderr is gone; the work goes on.
+            None => drop(writeln!(std::io::stderr().lock(), "{label}{text}")),
+        }
     }
 
     /// A text in a style (an SGR parameter), or as it is where colour is off.
@@ -109,15 +116,10 @@ impl Term {
     }
 
     /// A line that moves while something is awaited; it is gone when dropped. Hidden where stderr is no terminal.
-    pub fn waiting(self, text: impl Into<String>) -> ProgressBar {
-        if !self.live || self.level == Level::Quiet {
-            return ProgressBar::hidden();
+    pub fn waiting(self, text: impl Into<String>) -> Waiting {
+        match self.screen.filter(|_| self.level != Level::Quiet) {
+            Some(screen) => screen.wait(text.into()),
+            None => Waiting::hidden(),
         }
-        let bar = ProgressBar::new_spinner().with_message(text.into());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(120));
-        bar
     }
 }
