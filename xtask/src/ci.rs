@@ -10,13 +10,17 @@ use crate::tool::Tool;
 use crate::{engine, image};
 
 /// What the tests run beside the engine and the node's containerd, which comes with it, and where Debian has it.
-const NEEDED: [(Tool, &str); 6] = [
+const NEEDED: [(Tool, &str); 10] = [
     (Tool::Ctr, "containerd"),
     (Tool::Ip, "iproute2"),
     (Tool::Busybox, "busybox-static"),
     (Tool::Qemu, "qemu-system-x86"),
     (Tool::Curl, "curl"),
     (Tool::Sudo, "sudo"),
+    (Tool::Script, "bsdutils"),
+    (Tool::Zsh, "zsh"),
+    (Tool::Fish, "fish"),
+    (Tool::Elvish, "elvish"),
 ];
 
 /// Makes an image of registry 3 from a release.

@@ -41,6 +41,14 @@ pub enum Tool {
     Qemu,
     /// Builds a registry 3.
     Go,
+    /// Makes a pseudo-terminal for the tests.
+    Script,
+    /// A shell whose completion is tested.
+    Zsh,
+    /// Another.
+    Fish,
+    /// Another.
+    Elvish,
 }
 
 impl Tool {
@@ -66,6 +74,10 @@ impl Tool {
             Self::Ip => ("ip", "install iproute2 (Debian and Ubuntu: apt-get install iproute2)"),
             Self::Busybox => ("busybox", "install busybox (Debian and Ubuntu: apt-get install busybox-static)"),
             Self::Go => ("go", "install Go: https://go.dev/doc/install"),
+            Self::Script => ("script", "install util-linux (Debian and Ubuntu: apt-get install bsdutils)"),
+            Self::Zsh => ("zsh", "install zsh (Debian and Ubuntu: apt-get install zsh)"),
+            Self::Fish => ("fish", "install fish (Debian and Ubuntu: apt-get install fish)"),
+            Self::Elvish => ("elvish", "install elvish (Debian and Ubuntu: apt-get install elvish)"),
             Self::Qemu => ("qemu-system-x86_64", "install QEMU (Debian and Ubuntu: apt-get install qemu-system-x86)"),
         }
     }

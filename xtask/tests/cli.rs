@@ -95,19 +95,6 @@ fn settings_in_force_are_printed_as_text_and_as_json() {
 }
 
 #[test]
-fn the_words_behind_cargo_xtask_are_completed() {
-    let script = run(&["completions", "bash"], &[]).stdout;
-    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
-    let ask = "\nCOMP_WORDS=(cargo xtask cache-s); COMP_CWORD=2; _cargo_or_xtask cargo cache-s xtask; echo \"${COMPREPLY[@]}\"\n";
-    std::fs::write(dir.path().join("ask"), script + ask).unwrap();
-    let (sh, file) = (Shell::new().unwrap(), dir.path().join("ask"));
-    assert_eq!(xshell::cmd!(sh, "bash {file}").quiet().read().unwrap(), "cache-status");
-    for shell in ["zsh", "fish"] {
-        assert!(run(&["completions", shell], &[]).stdout.contains("cargo-xtask"));
-    }
-}
-
-#[test]
 fn a_dry_run_of_the_checks_runs_none() {
     let dry = run(&["ci", "--dry-run"], &[]);
     assert!(dry.code == Some(0) && dry.stdout.ends_with("would cargo test --workspace\n"), "{dry:?}");

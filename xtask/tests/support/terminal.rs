@@ -51,6 +51,11 @@ impl Terminal {
         shown(&String::from_utf8_lossy(&self.written.lock().unwrap()))
     }
 
+    /// Everything that was written to it.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
+    }
+
     /// Waits until something is so.
     pub fn until(&self, so: impl Fn(&[String]) -> bool) {
         let until = Instant::now() + Duration::from_secs(30);
@@ -62,12 +67,22 @@ impl Terminal {
 
     /// Its exit code, and what is left on the terminal.
     pub fn end(mut self) -> (Option<i32>, Vec<String>) {
+        let code = self.finish();
+        (code, self.rows())
+    }
+
+    /// Waits until it ends, whatever is left on the terminal.
+    pub fn quit(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) -> Option<i32> {
         // An end of its input would reach the command as Ctrl-D.
         let stdin = self.child.stdin.take();
         let code = self.child.wait().unwrap().code();
         drop(stdin);
         self.reader.take().unwrap().join().unwrap();
-        (code, self.rows())
+        code
     }
 }
 
