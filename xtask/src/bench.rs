@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::config::Mirror;
 use crate::docker::{self, Mode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::stage::{Stage, gone};
 use crate::{config, container, observe, report, settings};
@@ -88,7 +88,8 @@ fn all_are_proxies(stage: &Stage) -> Result<()> {
     if proxies == stage.app.config.mirrors.len() && observed.answering.len() == proxies {
         return Ok(());
     }
-    Err(Error::Negative("not all of what was started is a proxy that answers; nothing was measured".to_owned()))
+    let problem = "Some proxies did not answer; nothing was timed";
+    Err(Error::Blocked(vec![Finding::new("bench", problem, "run it again")]))
 }
 
 /// The volumes that the guide's clean-up leaves behind.

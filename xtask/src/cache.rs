@@ -211,7 +211,12 @@ pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> 
     let refused = Mutex::new(None);
     let results = each(&there, |mirror| {
         app.processes.lines(&docker::follow(&mirror.name, &tail.to_string(), follow), &mut |line| {
-            crate::app::offer(&format!("{:width$} | {line}\n", mirror.host)).unwrap_or_else(|error| {
+            let text = if app.json {
+                format!("{}\n", json!({ "host": mirror.host, "line": line }))
+            } else {
+                format!("{:width$} | {line}\n", mirror.host)
+            };
+            crate::app::offer(&text).unwrap_or_else(|error| {
                 *refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
                 false
             })

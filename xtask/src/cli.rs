@@ -32,7 +32,7 @@ pub struct Global {
     /// Print what would be done, and do nothing
     #[arg(long, global = true)]
     pub dry_run: bool,
-    /// Print JSON on stdout (status, config, plan, result)
+    /// Print JSON on stdout (status, config, plan, result, logs, errors)
     #[arg(long, global = true)]
     pub json: bool,
     /// Echo every command that is run

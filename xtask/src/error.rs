@@ -1,5 +1,7 @@
 //! What can go wrong, as a person should read it: what it was about, what was seen, and one thing to do.
 
+pub mod json;
+
 use std::fmt;
 
 use camino::Utf8PathBuf;
@@ -107,7 +109,7 @@ pub enum Error {
     /// What stands in the way, all of it together; nothing was touched unless a finding says so.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
     Blocked(Vec<Finding>),
-    /// The answer is no, and has been given on stdout.
+    /// The answer is no, and has been given on stdout: nothing is to be added there.
     #[error("{0}")]
     Negative(String),
     /// Ended by a signal.

@@ -8,23 +8,36 @@ use serde_json::json;
 use xtask::app::{self, App};
 use xtask::cli::{Cli, Task};
 use xtask::config::{Config, Overrides};
-use xtask::error::{Error, Result};
+use xtask::error::{self, Error, Result};
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
 use xtask::{bench, cache, ci, clean, cluster, completions, demo, mirror_config, onboard, report, status};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        if error::json::is_asked_for(std::env::args_os()) {
+            print(error::json::of_command_line(&error));
+        }
+        error.exit()
+    });
     let term = Term::new(cli.global.quiet, cli.global.verbose, cli.global.color);
     match run(&cli, term) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if cli.global.json {
+                print(error.json());
+            }
             if !matches!(error, Error::Ended { .. }) {
                 term.error(&error.to_string(), error.fix());
             }
             ExitCode::from(error.code())
         }
     }
+}
+
+/// Prints an error for a program, on one line. Whoever does not read it can still read the exit code.
+fn print(error: Option<serde_json::Value>) {
+    let _ = error.map(|error| app::write(&format!("{error}\n")));
 }
 
 fn run(cli: &Cli, term: Term) -> Result<()> {

@@ -216,3 +216,35 @@ fn an_address_of_another_host_is_not_looked_for_on_this_one() {
         "{run:?}"
     );
 }
+
+#[test]
+fn with_json_every_error_is_an_object_on_stdout_and_a_text_on_stderr() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let file = dir.path().join("cache.toml");
+    std::fs::write(&file, "preset = \"guide\"\n[mirrors.\"docker.io\"]\nport = 5001\n").unwrap();
+    let file = file.to_str().unwrap();
+    let at_line_3 = format!("{file}:3");
+    let cases: [(&[&str], (&str, &str), i32, &str); 6] = [
+        (&["--json", "--config", file, "config"], ("NO_COLOR", "1"), 2, &at_line_3),
+        (&["cache-status", "docker.example", "--json"], ("NO_COLOR", "1"), 2, "command line"),
+        (&["--json", "cache-up", "--nonsense"], ("NO_COLOR", "1"), 2, "command line"),
+        (&["--json"], ("NO_COLOR", "1"), 2, "command line"),
+        (&["--json", "cache-up"], ("PATH", "/nonexistent"), 1, "tool"),
+        (&["--json", "cache-logs"], ("DOCKER_HOST", "unix:///nonexistent.sock"), 1, ""),
+    ];
+    for (args, var, code, subject) in cases {
+        let run = run(args, &[var]);
+        assert_eq!(run.code, Some(code), "{run:?}");
+        assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
+        let json: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(json["code"], code, "{run:?}");
+        let error = &json["errors"][0];
+        assert!(error["subject"].as_str().unwrap().contains(subject), "{run:?}");
+        assert!(!error["fix"].as_str().unwrap().is_empty() && error["seen"].is_array(), "{run:?}");
+        assert!(!error["problem"].as_str().unwrap().is_empty() && !run.stderr.is_empty(), "{run:?}");
+    }
+    for args in [["--json", "--help"], ["--json", "--version"]] {
+        let run = run(&args, &[]);
+        assert!(run.code == Some(0) && serde_json::from_str::<serde_json::Value>(&run.stdout).is_err(), "{run:?}");
+    }
+}

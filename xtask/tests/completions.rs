@@ -100,14 +100,9 @@ fn until(terminal: &Terminal, so: impl Fn() -> bool) {
     }
 }
 
-const LINES: [&str; 4] = [
-    "cargo xtask cache-s\t",
-    "cargo xtask cache-logs --fol\t",
-    "cargo xtask --dry-r\t",
-    "cargo buil\t",
-];
-const COMPLETED: [&str; 4] =
-    ["xtask cache-status", "xtask cache-logs --follow", "xtask --dry-run", "build-as-before"];
+const LINES: [&str; 4] =
+    ["cargo xtask cache-s\t", "cargo xtask cache-logs --fol\t", "cargo xtask --dry-r\t", "cargo buil\t"];
+const COMPLETED: [&str; 4] = ["xtask cache-status", "xtask cache-logs --follow", "xtask --dry-run", "build-as-before"];
 
 /// Each completion that cargo may have had before, and the same after the script was sourced once, twice and thrice.
 fn completes(kind: &Kind, before: &[&str]) {

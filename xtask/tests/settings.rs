@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{HOSTS, Image, World};
+use support::{HOSTS, Image, World, XTASK};
 use xshell::cmd;
 
 fn mode(world: &World) -> String {
@@ -125,4 +125,37 @@ fn what_would_be_done_is_one_value_for_a_program() {
     let clean = json(&["--json", "cache-clean"]);
     assert_eq!(clean["removed"]["volumes"][0], world.name("docker.io"));
     assert_eq!(json(&["--json", "cache-clean"])["removed"]["volumes"], serde_json::json!([]));
+}
+
+#[test]
+fn the_logs_are_an_object_a_line_for_a_program() {
+    let world = World::new("logs-json");
+    let objects = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    };
+    // Nothing is there yet: one error, on one line.
+    let none = world.xtask(&["--json", "cache-logs"]);
+    assert!(none.code == Some(1) && objects(&none.stdout)[0]["errors"][0]["subject"] == "cache-logs", "{none:?}");
+    assert_eq!(world.xtask(&["cache-up", "docker.io", "quay.io"]).code, Some(0));
+    let logs = objects(&world.xtask(&["--json", "cache-logs", "--tail", "5"]).stdout);
+    for host in ["docker.io", "quay.io"] {
+        let of_host: Vec<_> = logs.iter().filter(|line| line["host"] == host).collect();
+        assert!(
+            !of_host.is_empty() && of_host.iter().all(|line| !line["line"].as_str().unwrap().is_empty()),
+            "{logs:?}"
+        );
+    }
+    // A reader sees each as it comes, and Ctrl-C adds nothing.
+    let (config, sh) = (world.config(), &world.sh);
+    let followed = cmd!(sh, "timeout --signal INT 3 {XTASK} --config {config} --json cache-logs --follow");
+    let followed = followed.quiet().ignore_status().output().unwrap();
+    let lines = objects(&String::from_utf8(followed.stdout).unwrap());
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["host"].is_string()), "{lines:?}");
+    assert_eq!(String::from_utf8(followed.stderr).unwrap(), "");
+
+    // The answer of a task that says no is an answer, and no error is added to it.
+    assert_eq!(world.xtask(&["cache-down"]).code, Some(0));
+    let status = world.xtask(&["--json", "cache-status"]);
+    let value: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert!(status.code == Some(3) && value["proxies"].is_array() && value.get("errors").is_none(), "{status:?}");
 }
