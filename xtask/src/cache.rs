@@ -17,7 +17,7 @@ use crate::exec::{Cmd, ReadOnly, Runner};
 use crate::observe::{self, each, together};
 use crate::plan::{self, Observed, Plan, Tried};
 use crate::reconcile::{Done, Ground, Reconcile};
-use crate::{image, report, status};
+use crate::{image, report, small_file, status};
 
 /// `cache-up`.
 ///
@@ -25,9 +25,11 @@ use crate::{image, report, status};
 /// Something stands in the way, or a proxy does not come up.
 pub fn up(app: &App, hosts: &[String], up: &Up) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
-    if let Some(archive) = up.image_archive.as_ref().filter(|archive| !archive.is_file()) {
+    if let Some(archive) = &up.image_archive
+        && let Some(problem) = small_file::not_regular(archive)
+    {
         let fix = "name a file as `docker save` writes it".to_owned();
-        return Err(Error::Usage { problem: format!("there is no file {archive}"), fix });
+        return Err(Error::Usage { problem: format!("cannot read --image-archive {archive}: {problem}"), fix });
     }
     if app.dry_run {
         let plan = plan(app, &mirrors, up)?;

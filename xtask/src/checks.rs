@@ -1,6 +1,6 @@
 //! The checks of single values of `cache.toml`, each with the line and what to write instead.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 
 use toml::Spanned;
 
@@ -88,23 +88,22 @@ impl Source<'_> {
         let lower = text.to_lowercase();
         let Some((scheme, rest)) = lower.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
         else {
-            let host = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest);
-            let problem = format!("upstream {text:?} has no scheme that a registry speaks");
+            // Only a host is repeated: anything else may hold a password in the wrong place.
+            let rest = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest);
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = Some(authority).filter(|host| is_authority(host)).unwrap_or("HOST");
+            let problem = "the upstream has no scheme that a registry speaks";
             return Err(self.error(at, problem, format!("write \"https://{host}\", or http:// for one without TLS")));
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if let Some((authority, _)) = rest.split_once(['/', '?', '#']) {
-            let problem = format!("upstream {text:?} has a path, which the registry drops in silence");
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if !is_authority(authority) {
+            return Err(self.error(at, "the upstream names no host", "write \"https://HOST\""));
+        }
+        if rest.strip_suffix('/').unwrap_or(rest) != authority {
+            let problem = format!("upstream {scheme}://{authority} has a path, which the registry drops in silence");
             return Err(self.error(at, problem, format!("write \"{scheme}://{authority}\"")));
         }
-        let ipv6 = rest.parse::<std::net::SocketAddrV6>().is_ok()
-            || rest
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'))
-                .is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
-        if !ipv6 && !is_host(rest) {
-            return Err(self.error(at, format!("upstream {text:?} names no host"), "write \"https://HOST\""));
-        }
+        let rest = authority;
         self.own_loopback(text, rest, at)?;
         Ok(format!("{scheme}://{rest}"))
     }
@@ -186,6 +185,14 @@ impl Source<'_> {
         }
         Ok(sources)
     }
+}
+
+/// Whether a text is the host of an address with an optional port; an IPv6 address stands in brackets.
+fn is_authority(text: &str) -> bool {
+    let bracketed = || text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    text.parse::<SocketAddrV6>().is_ok_and(|address| address.port() != 0)
+        || bracketed().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
+        || is_host(text)
 }
 
 /// Whether a text is a host with an optional port, as it stands at the head of an image reference.

@@ -179,7 +179,7 @@ impl Cmd {
     pub fn shell(&self) -> String {
         let unset = if self.unset.is_empty() { None } else { Some("env".to_owned()) };
         let unset = unset.into_iter().chain(self.unset.iter().map(|name| format!("-u {}", quote(name))));
-        let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(value)));
+        let env = self.env.iter().map(|(name, value)| format!("{name}={}", quote(&without_userinfo(value))));
         let input = self.no_input.then(|| "</dev/null".to_owned());
         let line = unset
             .chain(env)
@@ -239,6 +239,21 @@ pub fn hidden(word: &str, secrets: &[String]) -> String {
     })
 }
 
+/// A text without what stands before the host in the addresses that it has: a password may be in it. Docker's client,
+/// for one, repeats the whole of `DOCKER_HOST` when it cannot use it.
+pub fn without_userinfo(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // A slash does not end it: a password that nobody escaped may have one.
+        let address = part.split(|c: char| c.is_whitespace() || "\"'`<>".contains(c)).next().unwrap_or_default();
+        let host = address.rfind('@').filter(|at| !address[*at..].starts_with("@sha256:"));
+        told += "://";
+        told += &host.map_or_else(|| part.to_owned(), |at| format!("***{}", &part[at..]));
+    }
+    told
+}
+
 /// Quotes one word for a POSIX shell, leaving it bare where that is safe.
 fn quote(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
@@ -270,5 +285,19 @@ mod tests {
         let cmd = Cmd::write("talosctl").arg("x").env("A", "1").env_remove("TAG").dir("/d").under("sudo", ["-E"]);
         assert_eq!(cmd.shell(), "(cd /d && env -u TAG A=1 sudo -E talosctl x)");
         assert_eq!((cmd.effect(), cmd.env_names().collect::<Vec<_>>()), (Effect::Write, vec!["A"]));
+    }
+
+    #[test]
+    fn an_address_is_shown_without_what_stands_before_its_host() {
+        for (text, shown) in [
+            ("tcp://me:hunter2@h:1. Is it up?", "tcp://***@h:1. Is it up?"),
+            ("parse \"tcp://me:hun/ter2@h\": x://me:hunter2@y", "parse \"tcp://***@h\": x://***@y"),
+            ("tcp://a@hunter2@h", "tcp://***@h"),
+            ("me@h https://h/v2/ or https://h/i@sha256:12", "me@h https://h/v2/ or https://h/i@sha256:12"),
+        ] {
+            assert_eq!(without_userinfo(text), shown);
+        }
+        let cmd = Cmd::read("x").env("DOCKER_HOST", "tcp://me:hunter2@h:1");
+        assert_eq!(cmd.shell(), "DOCKER_HOST='tcp://***@h:1' x");
     }
 }

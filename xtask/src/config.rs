@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::Sources;
 use crate::error::{Error, Result};
-use crate::settings;
+use crate::{settings, small_file};
 
 /// The name under which a file of settings is looked for at the workspace root.
 pub const FILE: &str = "cache.toml";
@@ -104,7 +104,7 @@ pub enum Password {
     /// In a variable of the environment.
     #[serde(rename = "password_env")]
     Env(String),
-    /// In a file; one line break at its end is no part of it.
+    /// In a file; a byte order mark at its beginning and one line break at its end are no part of it.
     #[serde(rename = "password_file")]
     File(Utf8PathBuf),
 }
@@ -124,15 +124,17 @@ impl Password {
     /// # Errors
     /// It is not there, or is empty; the text says which place is to blame, and nothing of what was found.
     pub fn read(&self) -> std::result::Result<String, String> {
-        let (place, text) = match self {
-            Self::Env(name) => (format!("the variable {name}"), std::env::var(name).map_err(|error| error.to_string())),
-            Self::File(path) => {
-                (format!("the file {path}"), std::fs::read_to_string(path).map_err(|error| error.to_string()))
-            }
+        let text = match self {
+            // `std::env::var` shows the value of a variable that is not UTF-8.
+            Self::Env(name) => match std::env::var_os(name).map(std::ffi::OsString::into_string) {
+                None => Err("it is not set".to_owned()),
+                Some(value) => value.map_err(|_| "it is not UTF-8 text".to_owned()),
+            },
+            Self::File(path) => small_file::text(path).map_err(|error| error.to_string()),
         };
-        let text = text.map_err(|error| format!("its password is not in {place}: {error}"))?;
+        let text = text.map_err(|problem| format!("its password is not in {self}: {problem}"))?;
         let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        if text.is_empty() { Err(format!("its password is not in {place}: it is empty")) } else { Ok(text.to_owned()) }
+        if text.is_empty() { Err(format!("its password is not in {self}: it is empty")) } else { Ok(text.to_owned()) }
     }
 }
 
@@ -213,9 +215,11 @@ impl Config {
         let named = overrides.file.clone();
         let file = named.or_else(|| Some(root.join(FILE)).filter(|file| file.exists()));
         let text = match &file {
-            Some(file) => std::fs::read_to_string(file).map_err(|source| {
+            Some(file) => small_file::text(file).map_err(|source| {
                 let fix = match source.kind() {
                     std::io::ErrorKind::InvalidData => "write it as UTF-8 text",
+                    std::io::ErrorKind::InvalidInput => "name a regular file with --config",
+                    std::io::ErrorKind::FileTooLarge => "name a file of settings, which is smaller",
                     _ => "name a file that is there with --config, or leave the flag out",
                 };
                 let problem = format!("cannot read it: {source}");
@@ -290,8 +294,15 @@ mod tests {
         std::fs::write(&file, " a\nb \r\n").unwrap();
         let password = Password::File(Utf8PathBuf::from_path_buf(file.clone()).unwrap());
         assert_eq!(password.read().unwrap(), " a\nb ");
+        std::fs::write(&file, "\u{feff}a\n").unwrap();
+        assert_eq!(password.read().unwrap(), "a");
         std::fs::write(&file, "\n").unwrap();
         assert!(password.read().unwrap_err().ends_with("it is empty"));
+        std::fs::write(&file, b"hunter2\xfc").unwrap();
+        assert_eq!(
+            password.read().unwrap_err(),
+            format!("its password is not in the file {}: it is not UTF-8 text", file.display())
+        );
         std::fs::remove_file(file).unwrap();
         assert!(password.read().unwrap_err().starts_with("its password is not in the file"));
         let absent = Password::Env("TALOS_CACHE_TEST_ABSENT".into());

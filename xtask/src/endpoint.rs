@@ -3,8 +3,10 @@
 use camino::Utf8PathBuf;
 use serde_json::Value;
 
+use crate::command::without_userinfo;
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Runner};
+use crate::small_file;
 
 /// What to do where the docker context that is named is not there.
 pub const NO_CONTEXT: &str = "choose a docker context that is there (`docker context ls`), or unset DOCKER_CONTEXT";
@@ -36,7 +38,7 @@ pub fn named() -> Named {
 fn chosen() -> Option<String> {
     let folder = std::env::var("DOCKER_CONFIG").map(Utf8PathBuf::from);
     let folder = folder.or_else(|_| std::env::var("HOME").map(|home| Utf8PathBuf::from(home).join(".docker"))).ok()?;
-    let file: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).ok()?).ok()?;
+    let file: Value = serde_json::from_slice(&small_file::read(&folder.join("config.json")).ok()?).ok()?;
     file["currentContext"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
@@ -66,7 +68,10 @@ pub fn of_the_context(runner: &dyn Runner) -> Result<Option<String>> {
     let address = address_of_the_context(runner)?;
     if address.starts_with("ssh://") {
         return Err(Error::Tool {
-            problem: format!("talosctl does not reach the engine of the docker context {name}, {address}"),
+            problem: format!(
+                "talosctl does not reach the engine of the docker context {name}, {}",
+                without_userinfo(&address)
+            ),
             fix: "use an engine of this machine (`docker context use default`)".to_owned(),
         });
     }
@@ -90,7 +95,7 @@ pub fn not_named() -> Result<()> {
     let (problem, fix) = match named() {
         Named::Nowhere => return Ok(()),
         Named::Host(host) => (
-            format!("no engine answers at DOCKER_HOST={host}"),
+            format!("no engine answers at DOCKER_HOST={}", without_userinfo(&host)),
             "start that engine, or unset DOCKER_HOST to use one of this machine",
         ),
         Named::Context(name) => (

@@ -6,6 +6,8 @@ use std::fmt;
 
 use camino::Utf8PathBuf;
 
+use crate::command::without_userinfo;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -46,7 +48,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.problem)?;
         for line in &self.seen {
-            write!(f, "\n  | {line}")?;
+            write!(f, "\n  | {}", without_userinfo(line))?;
         }
         if !self.fix.is_empty() {
             write!(f, "\n  fix: {}", self.fix)?;
@@ -167,7 +169,7 @@ impl Error {
 }
 
 fn quoted(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  | {line}")).collect()
+    lines.iter().map(|line| format!("\n  | {}", without_userinfo(line))).collect()
 }
 
 #[cfg(test)]
@@ -186,13 +188,13 @@ mod tests {
     #[test]
     fn all_blockers_are_shown_together() {
         let text = Error::Blocked(vec![
-            Finding::new("docker.io", "port 5000 is held", "stop it").seen(["x".into()]),
+            Finding::new("docker.io", "port 5000 is held", "stop it").seen(["http://me:pw@x".into()]),
             Finding::new("quay.io", "foreign", "rename it"),
         ])
         .to_string();
         assert_eq!(
             text,
-            "docker.io: port 5000 is held\n  | x\n  fix: stop it\nerror: quay.io: foreign\n  fix: rename it"
+            "docker.io: port 5000 is held\n  | http://***@x\n  fix: stop it\nerror: quay.io: foreign\n  fix: rename it"
         );
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::command::without_userinfo;
 use crate::docker::LABEL_IMAGE;
 use crate::error::{Error, Result};
 use crate::exec::{Cmd, Runner};
@@ -95,7 +96,7 @@ fn get(runner: &dyn Runner, term: Term, image: &str, archive: Option<&Utf8Path>)
     if pulled.ok() {
         return Ok(("pulled".to_owned(), None));
     }
-    let reason = pulled.tail(1).join(" ");
+    let reason = without_userinfo(&pulled.tail(1).join(" "));
     let origin = match archive {
         Some(archive) => {
             load(runner, image, archive)?;

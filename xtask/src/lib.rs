@@ -40,6 +40,7 @@ pub mod registry;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod small_file;
 pub mod spinner;
 pub mod stage;
 pub mod status;

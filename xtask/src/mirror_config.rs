@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::error::{Error, Finding, Result};
 use crate::mirror_format::{Document, Format, endpoints, render};
+use crate::small_file;
 
 /// What is asked of `mirror-config`.
 #[derive(Debug, clap::Args)]
@@ -131,7 +132,7 @@ fn store(folder: &Utf8Path, documents: &[Document], dry_run: bool) -> Result<Vec
     let mut blockers = Vec::new();
     for document in documents {
         let path = folder.join(&document.path);
-        match std::fs::read(&path) {
+        match small_file::read(&path) {
             Ok(bytes) if bytes == document.text.as_bytes() => files.push((path, document, false)),
             Ok(_) => blockers.push(Finding::new(
                 path.as_str(),

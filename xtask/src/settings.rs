@@ -117,7 +117,9 @@ impl Merge<'_> {
     fn table(&mut self, key: &Spanned<String>, table: &Table) -> Result<()> {
         let (host, at) = (key.get_ref(), key.span().start);
         if !is_host(host) {
-            let problem = format!("{host:?} is not the host of a registry");
+            // What stands before an @ may be a password.
+            let shown = if host.contains('@') { "that".to_owned() } else { format!("{host:?}") };
+            let problem = format!("{shown} is not the host of a registry");
             let fix = "write the host as an image reference has it: [mirrors.\"ghcr.io\"]";
             return Err(self.source.error(at, problem, fix));
         }
@@ -276,7 +278,12 @@ mod tests {
             ("\n[mirrors.\"localhost:5000\"]\nport = 5010", 2, "own loopback"),
             ("\n[mirrors]\nfoo = 1", 3, "an integer stands where a table, such as"),
             ("[mirrors.\"docker.io\"]\nport = \"5000\"", 2, "a string stands where a number belongs"),
-            ("\n[mirrors.docker.io]\nport = 1", 2, "without quotes"),
+            ("[mirrors.\"docker.io\"]\nport = 99999999999999999999", 2, "the number is too large"),
+            (
+                "[mirrors.\"docker.io\"]\nport = 9999999999999999999999999999999999999999999",
+                2,
+                "the number is too large",
+            ),
             ("[mirrors.\"x.example\"]\nenabled = false", 1, "no mirror that there is to disable"),
             ("[mirrors.\"docker.io\"]\npassword = \"x\"", 2, "unknown field `password`"),
             ("\noffline = 1", 2, "neither"),
@@ -296,6 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn a_host_without_quotes_is_named_with_them() {
+        for (text, line, quoted) in [
+            ("\n[mirrors.docker.io]\nport = 1", 2, "[mirrors.\"docker.io\"]"),
+            ("mirrors.docker.io.port = 5100", 1, "mirrors.\"docker.io\".port"),
+            ("[mirrors]\nregistry.k8s.io.port = 1", 2, "\"registry.k8s.io\".port"),
+            ("[mirrors]\n docker . io = { port = 1 }", 2, "\"docker.io\""),
+            ("[mirrors.cache]\nport = 1\n[mirrors.docker.io]\nport = 1", 3, "[mirrors.\"docker.io\"]"),
+        ] {
+            let error = parse(text).unwrap_err();
+            let told = format!("cache.toml:{line}: without quotes, the dots of a host divide it into tables");
+            assert_eq!((error.to_string(), error.fix()), (told, Some(&*format!("write the host in quotes: {quoted}"))));
+        }
+        for text in ["[mirrors.cache]\nprot = 1", "mirrors.cache.prot = 1", "[mirrors]\ncache.prot = 1"] {
+            assert!(error(text).contains("unknown field `prot`"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_password_in_the_wrong_place_is_refused_and_not_repeated() {
         for line in [
             "upstream = \"https://me:hunter2@a\"",
@@ -305,9 +330,21 @@ mod tests {
             "port = \"hunter2\"",
             "username = \"me\"\npassword_env = \"hunter2 \"",
             "password_env = [\"hunter2\"]",
+            "password_env = 0x68756e74657232\nusername = \"hunter2\"",
+            "enabled = \"hunter2\"",
+            "upstream = \"https://a/?token=hunter2\"",
+            "upstream = \"me:hunter2\"",
+            "[mirrors.\"me:hunter2@quay.io\"]",
+            "[cluster]\naddress = \"me:hunter2@cache\"",
+            "[boot]\nrelease = \"https://me:hunter2@a\"",
         ] {
             let error = parse(&format!("bind = \"local\"\n[mirrors.\"docker.io\"]\n{line}")).unwrap_err();
             let shown = format!("{error} {:?}", error.fix());
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        for text in ["preset = \"hunter2\"", "preset = [\"hunter2\"]", "mirrors = \"hunter2\"", "cluster = \"hunter2\""]
+        {
+            let shown = error(text);
             assert!(!shown.contains("hunter2"), "{shown}");
         }
     }

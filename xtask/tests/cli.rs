@@ -103,7 +103,10 @@ fn a_dry_run_of_the_checks_runs_none() {
 #[test]
 fn an_archive_that_is_not_there_is_a_usage_error() {
     let run = run(&["cache-up", "--image-archive", "/nonexistent.tar"], &[]);
-    assert!(run.code == Some(2) && run.stderr.contains("there is no file /nonexistent.tar"), "{run:?}");
+    assert!(
+        run.code == Some(2) && run.stderr.contains("--image-archive /nonexistent.tar: it does not exist\n"),
+        "{run:?}"
+    );
 }
 
 #[test]
@@ -247,4 +250,84 @@ fn with_json_every_error_is_an_object_on_stdout_and_a_text_on_stderr() {
         let run = run(&args, &[]);
         assert!(run.code == Some(0) && serde_json::from_str::<serde_json::Value>(&run.stdout).is_err(), "{run:?}");
     }
+}
+
+/// A settings file with credentials for docker.io, in a folder of its own.
+fn settings_with(account: &str) -> (xshell::TempDir, String) {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let file = dir.path().join("cache.toml");
+    let table = format!("bind = \"local\"\n[mirrors.\"docker.io\"]\nport = 45998\nusername = \"me\"\n{account}\n");
+    std::fs::write(&file, table).unwrap();
+    (dir, file.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_password_that_is_not_text_is_refused_and_never_shown() {
+    use std::os::unix::ffi::OsStrExt;
+    let tasks: [&[&str]; 3] = [&["cache-up"], &["cache-up", "--dry-run", "--json"], &["-v", "cache-status"]];
+    let secret = std::ffi::OsStr::from_bytes(b"hunter2\xfc7731");
+    let (dir, of_file) = settings_with("password_file = \"token\"");
+    std::fs::write(dir.path().join("token"), secret.as_bytes()).unwrap();
+    let (_dir, of_variable) = settings_with("password_env = \"HB_TOKEN\"");
+    for (file, place) in [(of_file, "/token: it is not UTF-8 text"), (of_variable, "HB_TOKEN: it is not UTF-8 text")] {
+        for task in tasks {
+            let sh = Shell::new().unwrap();
+            sh.set_var("HB_TOKEN", secret);
+            let run = xtask(&sh, &[&["--config", &*file], task, &["docker.io"]].concat());
+            assert!(task[0] == "-v" || run.code == Some(1) && run.stderr.contains(place), "{run:?}");
+            assert!(!format!("{run:?}").contains("hunter2"), "{run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_password_in_the_engines_address_is_never_shown() {
+    for host in ["tcp://me:hunter2@127.0.0.1:1", "tcp://me:hun/ter2@127.0.0.1:1", "foo://me:hunter2@x"] {
+        for task in [&["cache-up"][..], &["-v", "cache-status"], &["onboard", "--yes"], &["cluster", "--docker"]] {
+            let run = run(task, &[("DOCKER_HOST", host)]);
+            assert_eq!(run.code, Some(1), "{run:?}");
+            assert!(!run.stderr.is_empty() && !format!("{run:?}").contains("ter2"), "{run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_the_user_is_a_small_regular_one() {
+    let sh = Shell::new().unwrap();
+    let dir = sh.create_temp_dir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (pipe, large, text) = (at("pipe"), at("large"), at("cache.toml"));
+    xshell::cmd!(sh, "mkfifo {pipe}").quiet().run().unwrap();
+    std::fs::write(&large, vec![b'#'; 2 * 1024 * 1024]).unwrap();
+    std::fs::write(&text, b"\xef\xbb\xbfoffline = true\n").unwrap();
+    let refused = |args: &[&str], code: i32, path: &str, word: &str| {
+        let run = run(args, &[]);
+        assert!(run.code == Some(code) && run.stderr.contains(path) && run.stderr.contains(word), "{run:?}");
+        assert!(run.stderr.lines().count() == 2 || code == 1, "one error with one fix: {run:?}");
+    };
+    for (path, word) in [
+        ("/dev/zero", "it is a device, not a regular file"),
+        (pipe.as_str(), "it is a pipe, not a regular file"),
+        ("/tmp", "it is a folder, not a regular file"),
+        (large.as_str(), "it is larger than 1 MiB"),
+    ] {
+        refused(&["--config", path, "config"], 2, path, word);
+        let (dir, file) = settings_with(&format!("password_file = \"{path}\""));
+        refused(&["--config", &file, "cache-up", "docker.io"], 1, path, word);
+        drop(dir);
+        if path != large {
+            refused(&["cache-up", "--image-archive", path], 2, path, word);
+        }
+    }
+    xshell::cmd!(sh, "mkfifo").args([at("daemon.json")]).quiet().run().unwrap();
+    let task =
+        ["mirror-config", "--format", "docker", "--address", "10.5.0.1", "--output", dir.path().to_str().unwrap()];
+    refused(&task, 1, "daemon.json", "it is a pipe, not a regular file");
+    // The client's own file, which says which context is meant.
+    xshell::cmd!(sh, "mkfifo").args([at("config.json")]).quiet().run().unwrap();
+    let vars = [("DOCKER_HOST", ""), ("DOCKER_CONTEXT", ""), ("DOCKER_CONFIG", dir.path().to_str().unwrap())];
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    write_program(dir.path(), "docker", "#!/bin/sh\necho no engine >&2\nexit 1\n");
+    let run = run(&["--config", &text, "cache-status"], &[&vars[..], &[("PATH", &path)]].concat());
+    assert!(run.code == Some(1) && run.stderr.contains("no engine"), "{run:?}");
 }

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::boot::{self, Image, Wish};
 use crate::cluster::place::{Place, boot_folder, talos_home};
 use crate::cluster::talos::Talos;
+use crate::command::without_userinfo;
 use crate::config::{Bind, Mirror};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Processes, Runner};
@@ -228,7 +229,7 @@ pub fn pull_through(app: &App, mirrors: &[Mirror], reference: &str) -> Result<()
     let pulled = docker(&["pull", "--quiet", &through])?;
     drop(bar);
     if !pulled.ok() {
-        let reason = pulled.tail(1).join(" ");
+        let reason = without_userinfo(&pulled.tail(1).join(" "));
         app.term
             .warn(&format!("{reference} cannot be pulled through its proxy ({reason}); talosctl will try by itself"));
         return Ok(());
