@@ -8,6 +8,7 @@ use crate::boot::Sources;
 use crate::cache_toml::{BootTable, Source, Table};
 use crate::config::{Bind, Credentials, Offline, Password};
 use crate::error::Result;
+use crate::host::{Host, Refusal, belongs_to_none};
 use crate::settings::PREFIX;
 
 impl Source<'_> {
@@ -32,19 +33,24 @@ impl Source<'_> {
         let Some(bind) = bind else {
             return Ok(Bind::All);
         };
-        match bind.get_ref().as_str() {
-            "all" => Ok(Bind::All),
-            "local" => Ok(Bind::Local),
-            // An IPv4 address in IPv6's clothes is the IPv4 address, the unspecified one above all.
-            text => match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
-                Ok(address) if address.is_unspecified() => Ok(Bind::All),
-                Ok(address) => Ok(Bind::Address(address)),
-                Err(_) => {
-                    let problem = format!("bind: {text:?} is neither \"all\" nor \"local\" nor an address");
-                    let fix = "write \"all\", \"local\", or one IP address of this host";
-                    Err(self.error(bind.span().start, problem, fix))
-                }
-            },
+        let text = bind.get_ref();
+        let refuse = |problem: String| {
+            let fix = "write \"all\", \"local\", or one IP address of this host";
+            Err(self.error(bind.span().start, problem, fix))
+        };
+        // An IPv4 address in IPv6's clothes is the IPv4 address, the unspecified one above all.
+        let address = match text.as_str() {
+            "all" => return Ok(Bind::All),
+            "local" => return Ok(Bind::Local),
+            text => text.parse::<IpAddr>().map(|address| address.to_canonical()),
+        };
+        let Ok(address) = address else {
+            return refuse(format!("bind: {text:?} is neither \"all\" nor \"local\" nor an address"));
+        };
+        match belongs_to_none(address) {
+            None => Ok(Bind::Address(address)),
+            Some(_) if address.is_unspecified() => Ok(Bind::All),
+            Some(kind) => refuse(format!("bind: {address} is {kind}; no client can connect to it")),
         }
     }
 
@@ -156,17 +162,9 @@ impl Source<'_> {
         }
     }
 
-    pub(crate) fn address(&self, address: &Spanned<String>) -> Result<String> {
-        let text = address.get_ref();
-        if text.parse::<IpAddr>().is_ok() || (is_host(text) && !text.contains(':')) {
-            return Ok(text.clone());
-        }
-        let problem = format!("{text:?} is neither a host name nor an address");
-        Err(self.error(
-            address.span().start,
-            problem,
-            "write it without scheme and port: the mirrors' own ports are used",
-        ))
+    pub(crate) fn address(&self, address: &Spanned<String>) -> Result<Host> {
+        Host::parse(address.get_ref())
+            .map_err(|Refusal { problem, fix }| self.error(address.span().start, problem, fix))
     }
 
     pub(crate) fn boot(&self, table: &BootTable) -> Result<Sources> {

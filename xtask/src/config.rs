@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::Sources;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::{settings, small_file};
 
 /// The name under which a file of settings is looked for at the workspace root.
@@ -187,7 +188,7 @@ pub struct Config {
     /// The proxies, in the order of the preset and then of the file.
     pub mirrors: Vec<Mirror>,
     /// Where nodes find the mirrors, when that is another machine: a name or an address.
-    pub cluster_address: Option<String>,
+    pub cluster_address: Option<Host>,
     /// Where the boot files of QEMU nodes come from.
     pub boot: Sources,
     /// Where a value comes from that is not built in, by its key (`mirrors.docker.io.port`): a flag, a preset, a line.
@@ -255,7 +256,7 @@ impl Config {
             ("offline".to_owned(), self.offline.word().to_owned()),
         ];
         if let Some(address) = &self.cluster_address {
-            values.push(("cluster.address".to_owned(), address.clone()));
+            values.push(("cluster.address".to_owned(), address.to_string()));
         }
         values.push(("boot.release".to_owned(), self.boot.release.clone()));
         values.push(("boot.factory".to_owned(), self.boot.factory.clone()));

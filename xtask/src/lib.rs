@@ -26,6 +26,7 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod fetch;
+pub mod host;
 pub mod image;
 pub mod listen;
 pub mod login;

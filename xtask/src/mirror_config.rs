@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::net::IpAddr;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
 
 use crate::app::App;
 use crate::error::{Error, Finding, Result};
+use crate::host::{Host, Refusal};
 use crate::mirror_format::{Document, Format, endpoints, render};
 use crate::small_file;
 
@@ -41,7 +41,9 @@ pub fn mirror_config(app: &App, args: &MirrorConfigArgs, default: Option<&str>) 
         problem: "there is no telling by which address other machines reach this host".to_owned(),
         fix: "say it: --address HOST".to_owned(),
     })?;
-    let endpoints = endpoints(&app.config.mirrors, &authority(address)?);
+    let host = Host::parse(address)
+        .map_err(|Refusal { problem, fix }| Error::Usage { problem: format!("--address: {problem}"), fix })?;
+    let endpoints = endpoints(&app.config.mirrors, &host);
     let rendered = render(args.format, &endpoints, args.skip_fallback)?;
     match &args.output {
         Some(folder) => {
@@ -62,53 +64,6 @@ pub fn mirror_config(app: &App, args: &MirrorConfigArgs, default: Option<&str>) 
         app.term.step(&format!("next: {}", args.format.place()));
     }
     Ok(())
-}
-
-/// A host as it stands in a URL: a name or an IPv4 address as it is, an IPv6 address in brackets.
-fn authority(text: &str) -> Result<String> {
-    let error = |problem: String, fix: &str| Err(Error::Usage { problem, fix: fix.to_owned() });
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    match bare.parse::<IpAddr>() {
-        Ok(ip) if ip.is_unspecified() => {
-            return error(
-                format!("no machine reaches this host at {text}"),
-                "name an address that they reach, 10.5.0.1 for instance",
-            );
-        }
-        Ok(IpAddr::V6(ip)) => return Ok(format!("[{ip}]")),
-        Ok(IpAddr::V4(ip)) if bare == text => return Ok(ip.to_string()),
-        _ => {}
-    }
-    if text.contains("://") || text.contains('/') {
-        return error(format!("{text:?} is more than a host"), "write the host alone, without scheme and path");
-    }
-    if let Some((host, _)) = text.rsplit_once(':').filter(|(host, port)| is_authority(host) && is_number(port)) {
-        let fix = format!("write --address {host}; the port of each mirror is added to it");
-        return error(format!("{text:?} has a port"), &fix);
-    }
-    if is_name(text) {
-        return Ok(text.to_owned());
-    }
-    error(format!("{text:?} is neither a host name nor an IP address"), "write one of them, without a port")
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
-}
-
-fn is_authority(host: &str) -> bool {
-    host.starts_with('[') || is_name(host) || host.parse::<IpAddr>().is_ok()
-}
-
-/// Whether a text is a host name (RFC 1123); one that ends in a number is an address with a mistake in it.
-fn is_name(text: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-    };
-    text.len() <= 253 && text.split('.').all(label) && !text.rsplit('.').next().is_some_and(is_number)
 }
 
 /// One document as it is, so that it can be piped; several under the path of each.
@@ -208,49 +163,6 @@ mod tests {
     }
 
     #[test]
-    fn an_address_becomes_the_host_of_a_url() {
-        for (address, host) in [
-            ("10.5.0.1", "10.5.0.1"),
-            ("cache", "cache"),
-            ("Cache-1.example", "Cache-1.example"),
-            ("fd00::1", "[fd00::1]"),
-            ("[fd00::1]", "[fd00::1]"),
-        ] {
-            assert_eq!(authority(address).unwrap(), host);
-        }
-    }
-
-    #[test]
-    fn an_address_that_is_more_or_less_than_a_host_is_a_usage_error() {
-        for (address, problem) in [
-            ("http://cache", "more than a host"),
-            ("cache/v2", "more than a host"),
-            ("cache:5000", "has a port"),
-            ("10.5.0.1:5000", "has a port"),
-            ("[fd00::1]:5000", "has a port"),
-            ("0.0.0.0", "no machine reaches"),
-            ("::", "no machine reaches"),
-            ("", "neither"),
-            ("10.5.0", "neither"),
-            ("10.5.0.256", "neither"),
-            ("[10.5.0.1]", "neither"),
-            ("fe80::1%eth0", "neither"),
-            ("-cache", "neither"),
-            ("my cache", "neither"),
-            ("cache\"\n", "neither"),
-        ] {
-            let error = authority(address).unwrap_err();
-            assert_eq!(error.code(), 2);
-            assert!(error.fix().is_some() && error.to_string().contains(problem), "{address:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_port_in_an_address_is_told_apart_from_the_host() {
-        assert!(authority("[fd00::1]:5000").unwrap_err().fix().unwrap().starts_with("write --address [fd00::1];"));
-    }
-
-    #[test]
     fn every_mirror_has_its_own_port() {
         let mirror = |host: &str, port| Mirror {
             host: host.to_owned(),
@@ -260,7 +172,8 @@ mod tests {
             port,
             credentials: None,
         };
-        let endpoints = endpoints(&[mirror("docker.io", 5000), mirror("quay.io", 5002)], "[fd00::1]");
+        let endpoints =
+            endpoints(&[mirror("docker.io", 5000), mirror("quay.io", 5002)], &Host::parse("fd00::1").unwrap());
         let urls: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
         assert_eq!(urls, ["http://[fd00::1]:5000", "http://[fd00::1]:5002"]);
         assert_eq!(endpoints[1].host, "quay.io");

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 use crate::config::Mirror;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::talosctl::Version;
 
 /// Whose configuration to write.
@@ -115,9 +116,11 @@ pub fn render(format: Format, mirrors: &[Endpoint], skip_fallback: bool) -> Resu
 }
 
 /// The mirrors at an address that is written as URLs have it.
-pub fn endpoints(mirrors: &[Mirror], authority: &str) -> Vec<Endpoint> {
-    let endpoint =
-        |mirror: &Mirror| Endpoint { host: mirror.host.clone(), url: format!("http://{authority}:{}", mirror.port) };
+pub fn endpoints(mirrors: &[Mirror], address: &Host) -> Vec<Endpoint> {
+    let endpoint = |mirror: &Mirror| Endpoint {
+        host: mirror.host.clone(),
+        url: format!("http://{}", address.with_port(mirror.port)),
+    };
     mirrors.iter().map(endpoint).collect()
 }
 

@@ -293,6 +293,10 @@ mod tests {
             ("[mirrors.\"new.example\"]", 1, "has no port"),
             ("image = \"-x\"", 1, "no image reference"),
             ("bind = \"everywhere\"", 1, "neither"),
+            ("bind = \"224.0.0.1\"", 1, "a multicast address; no client can connect to it"),
+            ("\nbind = \"255.255.255.255\"", 2, "the broadcast address; no client can connect to it"),
+            ("bind = \"ff02::1\"", 1, "a multicast address"),
+            ("bind = \"::ffff:239.1.2.3\"", 1, "a multicast address"),
             ("prefix = \"-\"", 1, "cannot begin"),
             ("\noffline = \"maybe\"", 2, "neither"),
             ("image = ", 1, ""),
@@ -403,14 +407,14 @@ mod tests {
     fn clusters_find_their_mirrors_and_boot_files_where_the_file_says() {
         let text = "[cluster]\naddress = \"cache.example\"\n[boot]\nrelease = \"http://10.0.0.1/talos/\"\n";
         let config = parse(text).unwrap();
-        assert_eq!(config.cluster_address.as_deref(), Some("cache.example"));
+        assert_eq!(config.cluster_address, Some(crate::host::Host::Name("cache.example".into())));
         assert_eq!(
             (config.boot.release.as_str(), config.boot.factory.as_str()),
             ("http://10.0.0.1/talos", crate::boot::FACTORY)
         );
         for (text, part) in [
-            ("[cluster]\naddress = \"http://a\"", "neither a host name nor an address"),
-            ("[cluster]\naddress = \"a:5000\"", "neither a host name nor an address"),
+            ("[cluster]\naddress = \"http://a\"", "more than a host"),
+            ("[cluster]\naddress = \"a:5000\"", "has a port"),
             ("[boot]\nrelease = \"ftp://a\"", "no plain http"),
             ("[boot]\nfactory = \"https://me:pw@a\"", "no plain http"),
         ] {

@@ -119,6 +119,28 @@ fn nodes_find_the_mirrors_where_the_settings_say() {
 }
 
 #[test]
+fn a_cache_on_an_ipv6_address_is_asked_there() {
+    use std::io::{Read, Write};
+    let user = User::without_caches("six", "v1.9.6");
+    let listener = std::net::TcpListener::bind(("::1", user.world.ports[0])).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    user.world.settings("[cluster]\naddress = \"::1\"");
+    let dry = user.make("--qemu", &["--dry-run"]);
+    let first = format!("--registry-mirror 'docker.io=http://[::1]:{}'", user.world.ports[0]);
+    assert!(dry.code == Some(0) && dry.stdout.contains(&first), "{dry:?}");
+    // The one that answers is not called silent; the next one is.
+    let silent = user.make("--docker", &[]);
+    let next = format!("k8s.gcr.io: no registry answers on http://[::1]:{}\n", user.world.ports[1]);
+    assert!(silent.code == Some(1) && silent.stderr.contains(&next), "{silent:?}");
+    assert!(!silent.stderr.contains("docker.io: no registry answers"), "{silent:?}");
+}
+
+#[test]
 fn talosctl_is_told_of_the_engine_that_a_docker_context_names() {
     let mut user = User::without_caches("context", "v1.9.6");
     let folder = user.home.join("docker");

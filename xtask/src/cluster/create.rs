@@ -82,10 +82,10 @@ fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<Vec
     }
     let failed = match &app.config.cluster_address {
         Some(address) => {
-            let silent = |mirror: &&Mirror| !registry::answers(&format!("{address}:{}", mirror.port));
+            let silent = |mirror: &&Mirror| !registry::answers(&address.with_port(mirror.port));
             let silent: Vec<&Mirror> = prepared.mirrors.iter().filter(silent).collect();
             let finding = |mirror: &&Mirror| {
-                let problem = format!("no registry answers on http://{address}:{}", mirror.port);
+                let problem = format!("no registry answers on http://{}", address.with_port(mirror.port));
                 Finding::new(&mirror.host, problem, "start it there, or mend `address` in [cluster]")
             };
             Some(Error::Blocked(silent.iter().map(finding).collect())).filter(|_| !silent.is_empty())
@@ -114,7 +114,7 @@ fn caches(app: &App, args: &cli::Cluster, prepared: &mut Prepared) -> Result<Vec
 
 fn healthy(app: &App, mirrors: &[Mirror]) -> Result<Vec<String>> {
     if let Some(address) = &app.config.cluster_address {
-        let answers = |mirror: &&Mirror| registry::answers(&format!("{address}:{}", mirror.port));
+        let answers = |mirror: &&Mirror| registry::answers(&address.with_port(mirror.port));
         return Ok(mirrors.iter().filter(answers).map(|mirror| mirror.host.clone()).collect());
     }
     let observed = observe::look(&app.processes, &app.config, mirrors)?;

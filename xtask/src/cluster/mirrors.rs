@@ -1,12 +1,11 @@
 //! Where the nodes of a cluster find the mirrors.
 
-use std::net::IpAddr;
-
 use ipnet::Ipv4Net;
 
 use crate::config::{Bind, Config, Mirror};
 use crate::error::{Error, Finding, Result};
 use crate::exec::Runner;
+use crate::host::Host;
 use crate::listen;
 use crate::mirror_format::{Endpoint, endpoints};
 use crate::observe::engine_answer;
@@ -19,7 +18,7 @@ use crate::talosctl::{Provisioner, network};
 ///
 /// # Errors
 /// The engine does not say where its bridge is, or the proxies are bound to an address that no node reaches.
-pub fn address(runner: &dyn Runner, config: &Config, provisioner: Provisioner, cidr: Ipv4Net) -> Result<String> {
+pub fn address(runner: &dyn Runner, config: &Config, provisioner: Provisioner, cidr: Ipv4Net) -> Result<Host> {
     if let Some(address) = &config.cluster_address {
         return Ok(address.clone());
     }
@@ -29,22 +28,18 @@ pub fn address(runner: &dyn Runner, config: &Config, provisioner: Provisioner, c
             format!("the proxies are bound to {address}, which no node reaches"),
             "bind = \"local\" adds the docker bridge, and nothing else",
         )])),
-        (Bind::Address(address), _) => Ok(address.to_string()),
-        (Bind::All, Provisioner::Qemu) => Ok(network::gateway(cidr).to_string()),
+        (Bind::Address(address), _) => Ok(Host::Address(address)),
+        (Bind::All, Provisioner::Qemu) => Ok(Host::Address(network::gateway(cidr).into())),
         (Bind::Local, _) | (Bind::All, Provisioner::Docker) => {
             let cmd = listen::bridge();
-            Ok(listen::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?.to_string())
+            Ok(Host::Address(listen::bridge_address(&engine_answer(&cmd, runner.run(&cmd)?)?.text())?))
         }
     }
 }
 
 /// The mirrors as talosctl is told of them, in the order of the configuration.
-pub fn told(mirrors: &[Mirror], address: &str) -> Vec<Endpoint> {
-    let authority = match address.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]"),
-        _ => address.to_owned(),
-    };
-    endpoints(mirrors, &authority)
+pub fn told(mirrors: &[Mirror], address: &Host) -> Vec<Endpoint> {
+    endpoints(mirrors, address)
 }
 
 #[cfg(test)]
@@ -54,7 +49,7 @@ mod tests {
     #[test]
     fn mirrors_are_told_in_their_order_with_brackets_where_they_are_needed() {
         let config = Config::load("/nonexistent".into(), &crate::config::Overrides::default()).unwrap();
-        let told = told(&config.mirrors, "fd00::1");
+        let told = told(&config.mirrors, &Host::parse("fd00::1").unwrap());
         assert_eq!((told[0].host.as_str(), told[0].url.as_str()), ("docker.io", "http://[fd00::1]:5000"));
         assert_eq!(told.len(), 7);
     }
