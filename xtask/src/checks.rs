@@ -10,6 +10,7 @@ use crate::config::{Bind, Credentials, Offline, Password};
 use crate::error::Result;
 use crate::host::{Host, Refusal, belongs_to_none};
 use crate::settings::PREFIX;
+use crate::upstream;
 
 impl Source<'_> {
     pub(crate) fn prefix(&self, prefix: Option<&Spanned<String>>) -> Result<String> {
@@ -102,6 +103,7 @@ impl Source<'_> {
             return Err(self.error(at, problem, format!("write \"https://{host}\", or http:// for one without TLS")));
         };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        self.own_loopback(&format!("{scheme}://{authority}"), at)?;
         if !is_authority(authority) {
             return Err(self.error(at, "the upstream names no host", "write \"https://HOST\""));
         }
@@ -109,15 +111,12 @@ impl Source<'_> {
             let problem = format!("upstream {scheme}://{authority} has a path, which the registry drops in silence");
             return Err(self.error(at, problem, format!("write \"{scheme}://{authority}\"")));
         }
-        let rest = authority;
-        self.own_loopback(text, rest, at)?;
-        Ok(format!("{scheme}://{rest}"))
+        Ok(format!("{scheme}://{authority}"))
     }
 
-    /// Says no to an upstream that a container would look for in itself; `authority` is its host with its port.
-    pub(crate) fn own_loopback(&self, upstream: &str, authority: &str, at: usize) -> Result<()> {
-        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
-        if name != "localhost" && !name.starts_with("127.") && name != "[::1]" {
+    /// Says no to an upstream that a container would look for in itself.
+    pub(crate) fn own_loopback(&self, upstream: &str, at: usize) -> Result<()> {
+        if !upstream::place(upstream).is_some_and(|(host, _)| is_loopback(&host)) {
             return Ok(());
         }
         let problem = format!("upstream {upstream:?} is the proxy's own loopback, inside of its container");
@@ -182,6 +181,20 @@ impl Source<'_> {
             text.clone_into(place);
         }
         Ok(sources)
+    }
+}
+
+/// Whether a host is whoever looks for it: loopback, the unspecified address, the names that stand for loopback (RFC 6761,
+/// 6.3), or what resolvers take for such an address, `127.1` for instance.
+fn is_loopback(host: &Host) -> bool {
+    match host {
+        Host::Address(ip) => ip.to_canonical().is_loopback() || ip.to_canonical().is_unspecified(),
+        Host::Name(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            let numeric = name.chars().all(|c| c.is_ascii_digit() || c == '.');
+            let is_zero = !name.is_empty() && name.chars().all(|c| c == '0' || c == '.');
+            name == "localhost" || name.ends_with(".localhost") || (numeric && name.starts_with("127.")) || is_zero
+        }
     }
 }
 

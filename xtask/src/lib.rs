@@ -35,6 +35,7 @@ pub mod mirror_format;
 pub mod node;
 pub mod observe;
 pub mod onboard;
+pub mod own_address;
 pub mod plan;
 pub mod reconcile;
 pub mod registry;

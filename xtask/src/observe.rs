@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 use camino::Utf8PathBuf;
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Cmd, Output, Runner};
 use crate::listen::{self, Listen};
 use crate::login::{self, Login};
+use crate::own_address::{self, refused};
 use crate::plan::{Observed, Tried};
 use crate::{disk, registry, upstream};
 
@@ -62,11 +63,14 @@ pub fn observe(runner: &dyn Runner, look: &Look) -> Result<Observed> {
     let given_up = given_up(look.mirrors, &containers, &listing);
     let wanted: Vec<&Mirror> = wanted.into_iter().filter(|mirror| !given_up.contains(&mirror.port)).collect();
     let holders = holders(&wanted, &listen, &listing, local);
-    let nowhere = if local { nowhere(&listen) } else { None };
+    let unbindable = if local { own_address::unbindable(&listen) } else { None };
+    let all = &look.config.mirrors;
+    let may_lead_back = own_address::may_lead_back(all) && endpoint::is_local(runner)?;
+    let cycles = if may_lead_back { own_address::cycles(all, &listen) } else { BTreeMap::new() };
     let unfinished = |mirror: &&Mirror| listing.iter().any(|entry| entry.name == docker::copier(mirror));
     let unfinished = look.mirrors.iter().filter(unfinished).map(|mirror| mirror.host.clone()).collect();
     let details = details(runner, look, &containers)?;
-    Ok(Observed { containers, holders, nowhere, listen, unfinished, tried: look.tried.clone(), ..details })
+    Ok(Observed { containers, holders, unbindable, cycles, listen, unfinished, tried: look.tried.clone(), ..details })
 }
 
 /// The addresses to publish on.
@@ -294,17 +298,6 @@ fn holders(mirrors: &[&Mirror], listen: &Listen, listing: &[Listed], local: bool
         by_container.or_else(|| process(listen, mirror.port, local))
     };
     mirrors.iter().filter_map(|mirror| Some((mirror.port, holder(mirror)?))).collect()
-}
-
-/// Why an address and port cannot be taken, where they cannot.
-fn refused(address: IpAddr, port: u16) -> Option<ErrorKind> {
-    TcpListener::bind((address, port)).err().map(|error| error.kind())
-}
-
-/// An address to publish on that this host has not.
-fn nowhere(listen: &Listen) -> Option<IpAddr> {
-    let not_here = |address: &&IpAddr| refused(**address, 0) == Some(ErrorKind::AddrNotAvailable);
-    listen.0.iter().find(not_here).copied()
 }
 
 fn process(listen: &Listen, port: u16, local: bool) -> Option<String> {

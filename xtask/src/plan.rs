@@ -1,7 +1,6 @@
 //! The one place that decides: from what is wished and what was observed to steps and blockers, pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use crate::config::{Config, Mirror, Offline};
 use crate::container::Container;
@@ -61,8 +60,10 @@ pub struct Observed {
     pub unfinished: BTreeSet<String>,
     /// Who holds a port, container or process, by port.
     pub holders: BTreeMap<u16, String>,
-    /// An address to publish on that this host has not.
-    pub nowhere: Option<IpAddr>,
+    /// Why an address to publish on cannot be used, where one cannot.
+    pub unbindable: Option<String>,
+    /// Upstreams that lead back to a proxy: what is wrong with each, by host.
+    pub cycles: BTreeMap<String, String>,
     /// The addresses to publish on.
     pub listen: Listen,
     /// Of the proxies that were made by hand: where one keeps its store in its container's own layer, by host.
@@ -175,13 +176,9 @@ fn obstacle(mirror: &Mirror, action: Action, observed: &Observed) -> Option<Find
             format!("stop it, or give the mirror another `port` in [mirrors.\"{}\"]", mirror.host),
         ));
     }
-    if let Some(address) = observed.nowhere.filter(|_| makes.is_some()) {
-        let problem = format!("{address} is no address of this host");
-        return Some(Finding::new(
-            &mirror.host,
-            problem,
-            "let `bind` be \"all\", \"local\", or an address that it has",
-        ));
+    if let Some(problem) = observed.unbindable.as_ref().filter(|_| makes.is_some()) {
+        let fix = "let `bind` be \"all\", \"local\", or an address of this host";
+        return Some(Finding::new(&mirror.host, problem, fix));
     }
     let credentials = mirror.credentials.as_ref().filter(|_| makes == Some(Mode::Proxy))?;
     let problem = credentials.password.read().err()?;
@@ -192,6 +189,10 @@ type Decision = Result<Option<(Action, Vec<String>)>, Finding>;
 
 fn decide(wanted: Wanted, mirror: &Mirror, observed: &Observed) -> Decision {
     let config = wanted.config;
+    if let Some(problem) = observed.cycles.get(&mirror.host).filter(|_| config.offline != Offline::Always) {
+        let fix = format!("set `upstream` in [mirrors.\"{}\"] to the registry to cache", mirror.host);
+        return Err(Finding::new(&mirror.host, problem, fix));
+    }
     let Some(container) = observed.containers.get(&mirror.name) else {
         let unfinished = observed.unfinished.contains(&mirror.host);
         let discards = unfinished.then(|| "discards the unfinished copy of an interrupted --adopt".to_owned());

@@ -141,7 +141,7 @@ impl Merge<'_> {
                 self.origins.insert(format!("mirrors.{host}.upstream"), self.source.line(at));
                 let upstream = format!("https://{host}");
                 if table.upstream.is_none() {
-                    self.source.own_loopback(&upstream, host, at)?;
+                    self.source.own_loopback(&upstream, at)?;
                 }
                 self.add(host, self.source.port(port)?, upstream, at)
             }
@@ -350,6 +350,33 @@ mod tests {
         {
             let shown = error(text);
             assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_is_a_containers_own_loopback_is_refused() {
+        for host in [
+            "localhost:5000",
+            "LOCALHOST",
+            "localhost.",
+            "localhost.:5000",
+            "registry.localhost",
+            "127.0.0.1",
+            "127.1",
+            "127.9.9.9:80",
+            "0.0.0.0:5000",
+            "0",
+            "[::]",
+            "[::]:5000",
+            "[::1]",
+            "[::ffff:127.0.0.1]:5000",
+            "[::ffff:0.0.0.0]",
+        ] {
+            let told = error(&format!("[mirrors.\"docker.io\"]\nupstream = \"http://{host}\""));
+            assert!(told.contains("own loopback"), "{host}: {told}");
+        }
+        for host in ["127.example", "localhost.example", "notlocalhost", "10.0.0.1", "[fd00::1]", "0.example"] {
+            parse(&format!("[mirrors.\"docker.io\"]\nupstream = \"http://{host}\"")).unwrap();
         }
     }
 

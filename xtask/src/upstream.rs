@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::host::Host;
+
 /// Upstreams that matter here are on the local network, or away.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The beginning of a TLS handshake that is cut short: a server of TLS answers it with an alert (RFC 8446, 5.1 and 6),
@@ -14,6 +16,19 @@ const RECORDS: [u8; 2] = [0x15, 0x16];
 
 /// Why such an upstream cannot be used.
 pub const SPEAKS_TLS: &str = "it speaks TLS, and its address begins with http://";
+
+/// The host and the port of an upstream, as the settings have it: a scheme, a host and perhaps a port.
+pub fn place(upstream: &str) -> Option<(Host, u16)> {
+    let (scheme, authority) = upstream.split_once("://")?;
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (authority, usual),
+    };
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let host = bare.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Address);
+    Some((host, port))
+}
 
 /// Whether an upstream with `http://` in its address is a server of TLS, as far as this host can tell: one that is out of
 /// reach from here is not called that.
@@ -59,6 +74,19 @@ mod tests {
             }
         });
         address
+    }
+
+    #[test]
+    fn an_upstream_is_a_host_and_a_port() {
+        for (upstream, host, port) in [
+            ("https://ghcr.io", "ghcr.io", 443),
+            ("http://a:5000", "a", 5000),
+            ("http://[fd00::1]", "fd00::1", 80),
+            ("https://[fd00::1]:8443", "fd00::1", 8443),
+            ("http://10.0.0.1:80", "10.0.0.1", 80),
+        ] {
+            assert_eq!(place(upstream).map(|(host, port)| (host.to_string(), port)), Some((host.to_owned(), port)));
+        }
     }
 
     #[test]

@@ -292,3 +292,23 @@ fn a_busy_port_names_its_holder_before_anything_is_created() {
     let seen = Observed { holders: [(5000, "container web".to_owned())].into(), ..Observed::default() };
     assert_eq!(blocker(&seen).problem, "port 5000 is held by container web");
 }
+
+#[test]
+fn an_upstream_that_leads_back_to_a_proxy_stands_in_the_way_unless_it_is_not_asked() {
+    let mut seen = observed(|_| ());
+    seen.cycles.insert("docker.io".into(), "its upstream is this proxy itself".into());
+    let told = blocker(&seen);
+    assert_eq!((told.problem.as_str(), told.subject.as_str()), ("its upstream is this proxy itself", "docker.io"));
+    assert!(told.fix.contains("[mirrors.\"docker.io\"]"), "{told:?}");
+    let offline = Config { offline: Offline::Always, ..config() };
+    assert_eq!(plan(&offline, false, &seen).blockers, []);
+}
+
+#[test]
+fn an_address_that_nobody_reaches_stands_in_the_way_of_a_new_container() {
+    let mut seen = Observed { unbindable: Some("10.0.0.255 is a broadcast address".into()), ..Observed::default() };
+    assert_eq!(blocker(&seen).problem, "10.0.0.255 is a broadcast address");
+    seen.containers = observed(|_| ()).containers;
+    seen.answering.insert("docker.io".into());
+    assert_eq!(action(&seen), None);
+}
