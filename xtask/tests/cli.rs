@@ -227,7 +227,8 @@ fn with_json_every_error_is_an_object_on_stdout_and_a_text_on_stderr() {
     std::fs::write(&file, "preset = \"guide\"\n[mirrors.\"docker.io\"]\nport = 5001\n").unwrap();
     let file = file.to_str().unwrap();
     let at_line_3 = format!("{file}:3");
-    let cases: [(&[&str], (&str, &str), i32, &str); 6] = [
+    type Case<'a> = (&'a [&'a str], (&'a str, &'a str), i32, &'a str);
+    let cases: [Case; 6] = [
         (&["--json", "--config", file, "config"], ("NO_COLOR", "1"), 2, &at_line_3),
         (&["cache-status", "docker.example", "--json"], ("NO_COLOR", "1"), 2, "command line"),
         (&["--json", "cache-up", "--nonsense"], ("NO_COLOR", "1"), 2, "command line"),
