@@ -1,4 +1,4 @@
-//! The cache tasks: up, down, logs.
+//! The cache tasks: up, logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -164,37 +164,6 @@ pub(crate) fn say(app: &App, text: &str, json: impl FnOnce() -> serde_json::Valu
     }
     app.term.step(text);
     Ok(())
-}
-
-/// `cache-down`.
-///
-/// # Errors
-/// The engine does not answer, or refuses.
-pub fn down(app: &App, hosts: &[String]) -> Result<()> {
-    let mirrors = app.config.select(hosts)?;
-    let observed = observe::look(&app.processes, &app.config, &mirrors)?;
-    let at_rest = |status: &str| matches!(status, "exited" | "created" | "dead");
-    let names: Vec<String> = ours(&app.config, &mirrors, &observed)
-        .into_iter()
-        .filter(|mirror| !at_rest(&observed.containers[&mirror.name].state.status))
-        .map(|mirror| mirror.name.clone())
-        .collect();
-    let commands: Vec<Cmd> = Some(docker::stop(&names)).filter(|_| !names.is_empty()).into_iter().collect();
-    if only_printed(app, &commands)? {
-        return Ok(());
-    }
-    for cmd in &commands {
-        app.processes.run(cmd)?.checked(cmd, "see what the engine says of it, then run this again")?;
-    }
-    if let Some(signal) = app.processes.interrupted() {
-        let left = "the engine was told to stop all of them, and has; what they cached is kept".to_owned();
-        return Err(Error::Interrupted { signal, left });
-    }
-    let text = match &names[..] {
-        [] => "nothing to stop".to_owned(),
-        names => format!("stopped {}; what they cached is kept", names.join(", ")),
-    };
-    say(app, &text, || json!({ "stopped": names }))
 }
 
 /// `cache-logs`.

@@ -21,6 +21,7 @@ pub mod curl;
 pub mod demo;
 pub mod disk;
 pub mod docker;
+pub mod down;
 pub mod endpoint;
 pub mod engine;
 pub mod error;

@@ -11,7 +11,7 @@ use xtask::config::{Config, Overrides};
 use xtask::error::{self, Error, Result};
 use xtask::exec::{Interrupt, Processes};
 use xtask::term::Term;
-use xtask::{bench, cache, ci, clean, cluster, completions, demo, mirror_config, onboard, report, status};
+use xtask::{bench, cache, ci, clean, cluster, completions, demo, down, mirror_config, onboard, report, status};
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
@@ -58,7 +58,7 @@ fn run(cli: &Cli, term: Term) -> Result<()> {
     match &cli.task {
         Task::Onboard { yes, up } => onboard::onboard(&app, *yes, up),
         Task::CacheUp { hosts, up } => cache::up(&app, hosts, up),
-        Task::CacheDown { hosts } => cache::down(&app, hosts),
+        Task::CacheDown { hosts } => down::down(&app, hosts),
         Task::CacheClean { hosts, keep_cache, all } => clean::clean(&app, hosts, *keep_cache, *all),
         Task::CacheStatus { hosts } => status::status(&app, hosts),
         Task::CacheLogs { hosts, follow, tail } => cache::logs(&app, hosts, *follow, *tail),

@@ -387,7 +387,7 @@ impl Reconcile<'_> {
         let names: Vec<String> = broken.iter().map(|(mirror, _)| mirror.name.clone()).collect();
         // By identity: by now another run may have put a container of its own under that name.
         let ids: Vec<String> = broken.iter().map(|(_, container)| container.id.clone()).collect();
-        if names.is_empty() || !self.runner.run(&docker::remove(&ids)).is_ok_and(|output| output.ok()) {
+        if names.is_empty() || !self.are_gone_after(&docker::remove(&ids), &names) {
             return Vec::new();
         }
         let new = broken.iter().filter(|(mirror, container)| {
@@ -402,6 +402,16 @@ impl Reconcile<'_> {
             let _ = self.runner.run(&docker::remove_volumes(&new));
         }
         names
+    }
+}
+
+impl Reconcile<'_> {
+    /// Runs a command that removes containers; whether they are gone afterwards, which a clean-up at the same time may
+    /// have seen to.
+    fn are_gone_after(&self, removal: &Cmd, names: &[String]) -> bool {
+        let removed = self.runner.run(removal).is_ok_and(|output| output.ok());
+        let none_of_them = |listing: Vec<docker::Listed>| !listing.iter().any(|entry| names.contains(&entry.name));
+        removed || observe::listing(self.runner).is_ok_and(none_of_them)
     }
 }
 

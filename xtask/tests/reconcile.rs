@@ -265,6 +265,17 @@ fn a_silent_upstream_is_told_when_the_time_is_up_and_what_was_made_is_taken_back
 }
 
 #[test]
+fn what_is_taken_back_is_what_is_gone_whatever_the_engine_said_of_it() {
+    let case = Case::new();
+    case.fake.upstream(UPSTREAM, Upstream::Refuses);
+    let never = case.caches.with("offline = false", "");
+    // It creates both, and removes both with one command.
+    let client = case.fake.faulty(2, Fault::Unheard);
+    assert!(never.up(&client).is_err() && client.is_met());
+    assert_eq!((case.fake.containers(), case.fake.volumes()), (Vec::new(), Vec::new()));
+}
+
+#[test]
 fn what_is_taken_back_leaves_a_volume_that_was_there_before_or_that_has_something_on_it() {
     let case = Case::up();
     case.caches.clean(&case.fake.client(), true).unwrap();

@@ -86,6 +86,14 @@ impl Terminal {
     }
 }
 
+impl Drop for Terminal {
+    /// Ends what a test that failed has left.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// What a terminal shows of what was written to it. It knows what the program uses, and fails at anything else.
 fn shown(written: &str) -> Vec<String> {
     let mut rows: Vec<Vec<char>> = vec![Vec::new()];
