@@ -113,25 +113,60 @@ fn load(runner: &dyn Runner, image: &str, archive: &Utf8Path) -> Result<()> {
     if !is_absent(runner, image)? {
         return Ok(());
     }
-    Err(Error::Usage {
-        problem: format!("{archive} holds no image tagged {image}"),
-        fix: format!("write it with `docker save --output FILE {image}`"),
-    })
+    Err(Error::Usage { problem: format!("{archive} holds no image tagged {image}"), fix: from_an_archive(image) })
+}
+
+/// How to get an image to a machine without a network.
+fn from_an_archive(image: &str) -> String {
+    match image.split_once('@') {
+        None => format!(
+            "on a machine with a network `docker pull {image} && docker save --output FILE {image}`, then pass \
+             --image-archive FILE"
+        ),
+        // The engine learns a digest from a registry alone, and forgets it in an archive.
+        Some((name, _)) => format!("let `image` name a tag, such as {name}:2, and pass --image-archive FILE"),
+    }
+}
+
+/// Why no image of this name is assembled from the distribution's package, whatever its version: an image that is made
+/// here never has a name that stands for something else.
+fn not_assembled(image: &str) -> Option<&'static str> {
+    if image.contains('@') {
+        return Some("an image that is assembled has no digest of a registry");
+    }
+    let name = image.strip_prefix("docker.io/").unwrap_or(image);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    match name.split_once(':').unwrap_or((name, "latest")) {
+        ("registry", tag) if tag.split('.').all(is_number) => None,
+        ("registry", _) => Some("only tags that are a version can be assembled, such as registry:2"),
+        _ => Some("only the official image `registry` can be assembled"),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
+}
+
+/// Whether a package's version (`2.8.2+ds1-1`) is one that a tag (`2`, `2.8`, `2.8.2`) stands for.
+fn satisfies(version: &str, tag: &str) -> bool {
+    let version = version.split_once(':').map_or(version, |(_, version)| version);
+    let version = version.split(['+', '-', '~']).next().unwrap_or_default();
+    version == tag || version.strip_prefix(tag).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn assemble(runner: &dyn Runner, image: &str, reason: &str) -> Result<String> {
     let refuse = |why: &str| Error::Tool {
         problem: format!("image {image} cannot be pulled ({reason}), and {why}"),
-        fix: format!("on a machine with a network `docker save --output FILE {image}`, then pass --image-archive FILE"),
+        fix: from_an_archive(image),
     };
+    if let Some(why) = not_assembled(image) {
+        return Err(refuse(why));
+    }
     if [Tool::AptGet, Tool::Dpkg, Tool::Ldd].iter().any(|tool| tool.path().is_none()) {
         return Err(refuse("this system has no apt to assemble one from"));
     }
-    if !crate::docker::is_registry_2(image) {
-        return Err(refuse("the distribution's package is a registry 2"));
-    }
     let scratch = scratch(runner)?;
-    let result = assemble_in(runner, image, &scratch);
+    let result = assemble_in(runner, image, &scratch, &refuse);
     let _ = std::fs::remove_dir_all(&scratch);
     result
 }
@@ -141,7 +176,7 @@ fn scratch(runner: &dyn Runner) -> Result<Utf8PathBuf> {
     Ok(runner.run(&cmd)?.checked(&cmd, "make room in the folder for temporary files")?.text().trim().into())
 }
 
-fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<String> {
+fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path, refuse: &dyn Fn(&str) -> Error) -> Result<String> {
     let fix = "mend what it names, or pass --image-archive FILE";
     let sh = |script: &str| -> Result<String> {
         let cmd = Cmd::write("sh").args(["-euc", script, "sh", scratch.as_str()]);
@@ -155,9 +190,13 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
         runner.run(&update)?.checked(&update, "run `sudo apt-get update`, then this again")?;
         sh(download)?;
     }
+    let version = sh("cd \"$1\"; dpkg-deb -f docker-registry_*.deb Version")?.trim().to_owned();
+    let tag = image.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+    if !satisfies(&version, tag) {
+        return Err(refuse(&format!("the package of this system is docker-registry {version}, not {tag}")));
+    }
     sh("cd \"$1\"; mkdir -p root/bin root/etc/ssl/certs root/etc/docker/registry root/var/lib/registry root/tmp
         for deb in *.deb; do dpkg-deb -x \"$deb\" \"${deb%%_*}\"; done")?;
-    let version = sh("cd \"$1\"; dpkg-deb -f docker-registry_*.deb Version")?.trim().to_owned();
     sh("cd \"$1\"; install -m 755 docker-registry/usr/bin/docker-registry root/bin/registry
         install -m 755 busybox-static/bin/busybox root/bin/busybox 2>/dev/null ||
             install -m 755 busybox-static/usr/bin/busybox root/bin/busybox
@@ -180,4 +219,51 @@ fn assemble_in(runner: &dyn Runner, image: &str, scratch: &Utf8Path) -> Result<S
         .args([scratch.join("image.tar").as_str(), image]);
     runner.run(&import)?.checked(&import, "see what the engine says of it")?;
     Ok(made_from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_official_image_is_assembled_and_only_by_a_version() {
+        for image in
+            ["registry:2", "library/registry:2.8", "docker.io/registry:2.8.2", "docker.io/library/registry:2.5"]
+        {
+            assert_eq!(not_assembled(image), None, "{image}");
+        }
+        let digest = format!("registry@sha256:{:064}", 0);
+        let both = format!("registry:2@sha256:{:064}", 0);
+        for (image, part) in [
+            ("nginx:2", "only the official image"),
+            ("my/registry:2", "only the official image"),
+            ("ghcr.io/library/registry:2", "only the official image"),
+            ("127.0.0.1:5000/registry:2", "only the official image"),
+            ("registry", "only tags that are a version"),
+            ("registry:2-alpine", "only tags that are a version"),
+            ("registry:2.", "only tags that are a version"),
+            (&digest, "digest"),
+            (&both, "digest"),
+        ] {
+            assert!(not_assembled(image).is_some_and(|why| why.contains(part)), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_tag_stands_for_the_versions_that_begin_with_it() {
+        let package = "2.8.2+ds1-1";
+        for tag in ["2", "2.8", "2.8.2"] {
+            assert!(satisfies(package, tag), "{tag}");
+        }
+        for tag in ["2.5", "2.9", "2.8.3", "2.8.2.1", "3", "28", "2.8.20", "1"] {
+            assert!(!satisfies(package, tag), "{tag}");
+        }
+        assert!(satisfies("1:2.8.3~rc1-2", "2.8.3") && !satisfies("3.0.0-1", "2"));
+    }
+
+    #[test]
+    fn what_is_to_be_done_works_for_a_tag_and_for_a_digest() {
+        assert!(from_an_archive("a:2").contains("`docker pull a:2 && docker save --output FILE a:2`"));
+        assert!(from_an_archive("registry@sha256:12").starts_with("let `image` name a tag, such as registry:2,"));
+    }
 }

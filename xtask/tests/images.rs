@@ -65,11 +65,50 @@ fn an_image_that_cannot_be_pulled_is_loaded_from_an_archive() {
     drop(tag);
 }
 
+/// A world whose client cannot pull: what comes is loaded or assembled.
+fn without_a_network(name: &str) -> World {
+    let world = World::new(name);
+    let docker = cmd!(world.sh, "which docker").quiet().read().unwrap();
+    let script = format!("#!/bin/sh\n[ \"$1\" != pull ] || {{ echo no network >&2; exit 1; }}\nexec {docker} \"$@\"\n");
+    support::write_program(&world.folder, "docker", &script);
+    world.sh.set_var("PATH", format!("{}:{}", world.folder.display(), std::env::var("PATH").unwrap()));
+    world
+}
+
+/// An image of the engine's own under this name, and nothing while this is held.
+struct SetAside<'a>(&'a World, &'static str, bool);
+
+impl<'a> SetAside<'a> {
+    fn new(world: &'a World, image: &'static str) -> Self {
+        let aside = Self::kept(world);
+        let there = cmd!(world.sh, "docker tag {image} {aside}").quiet().ignore_stderr().run().is_ok();
+        if there {
+            cmd!(world.sh, "docker rmi {image}").quiet().ignore_stdout().run().unwrap();
+        }
+        Self(world, image, there)
+    }
+
+    fn kept(world: &World) -> String {
+        format!("{}set-aside:2", world.prefix)
+    }
+}
+
+impl Drop for SetAside<'_> {
+    fn drop(&mut self) {
+        let (world, image, aside) = (self.0, self.1, Self::kept(self.0));
+        if self.2 {
+            let _ = cmd!(world.sh, "docker tag {aside} {image}").quiet().run();
+            let _ = cmd!(world.sh, "docker rmi {aside}").quiet().ignore_stdout().run();
+        }
+    }
+}
+
 #[test]
 fn an_image_that_is_nowhere_is_assembled_or_refused_with_the_way_out() {
-    let world = World::new("assembled");
-    let image = format!("{}assembled:2", world.prefix);
-    let tag = Tag(&world, image.clone());
+    let world = without_a_network("assembled");
+    let image = "registry:2.8";
+    let aside = SetAside::new(&world, image);
+    let tag = Tag(&world, image.to_owned());
     world.settings(&format!("image = \"{image}\""));
     let up = world.xtask(&["cache-up", "docker.io"]);
     if cmd!(world.sh, "which apt-get").quiet().ignore_stdout().run().is_err() {
@@ -88,14 +127,26 @@ fn an_image_that_is_nowhere_is_assembled_or_refused_with_the_way_out() {
     let look = "test -s /etc/ssl/certs/ca-certificates.crt && registry --version";
     cmd!(world.sh, "docker run --rm --entrypoint sh {image} -c {look}").quiet().ignore_stdout().run().unwrap();
     drop(tag);
+    drop(aside);
 }
 
 #[test]
-fn a_registry_3_is_not_assembled_from_a_registry_2() {
-    let world = World::new("refused");
-    let image = format!("{}refused:3", world.prefix);
-    world.settings(&format!("image = \"{image}\""));
-    let up = world.xtask(&["cache-up", "docker.io"]);
-    assert!(up.code == Some(1) && up.stderr.contains("package is a registry 2"), "{up:?}");
+fn what_the_package_is_not_is_never_assembled_under_its_name() {
+    let world = without_a_network("refused");
+    let (foreign, digest) = (format!("{}nginx:2", world.prefix), format!("registry@sha256:{:064}", 7));
+    for (image, reason, fix) in [
+        (foreign.as_str(), "only the official image `registry` can be assembled", "docker save --output FILE "),
+        ("registry:2-nothing", "only tags that are a version", "--image-archive FILE"),
+        (&digest, "has no digest of a registry", "fix: let `image` name a tag, such as registry:2,"),
+        ("registry:2.9.9", "package of this system is docker-registry ", "--image-archive FILE"),
+        ("registry:3.99", "package of this system is docker-registry ", "--image-archive FILE"),
+    ] {
+        world.settings(&format!("image = \"{image}\""));
+        let up = world.xtask(&["cache-up", "docker.io"]);
+        let reason = up.stderr.contains(reason) || (reason.contains("package") && up.stderr.contains("has no apt"));
+        assert!(up.code == Some(1) && reason && up.stderr.contains(fix), "{up:?}");
+        let inspect = cmd!(world.sh, "docker image inspect {image}").quiet().ignore_stdout().ignore_stderr();
+        assert!(inspect.run().is_err(), "{image}");
+    }
     assert_eq!(world.left(), Vec::<String>::new());
 }

@@ -158,4 +158,51 @@ fn the_logs_are_an_object_a_line_for_a_program() {
     let status = world.xtask(&["--json", "cache-status"]);
     let value: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     assert!(status.code == Some(3) && value["proxies"].is_array() && value.get("errors").is_none(), "{status:?}");
+/// The settings of two mirrors with these upstreams.
+fn upstreams(world: &World, bind: &str, of: [&str; 2]) {
+    let table = |n: usize| format!("[mirrors.\"{}\"]\nport = {}\nupstream = \"{}\"\n", HOSTS[n], world.ports[n], of[n]);
+    let text = format!("prefix = \"{}\"\n{bind}\n{}{}", world.prefix, table(0), table(1));
+    std::fs::write(world.config(), text).unwrap();
+}
+
+#[test]
+fn an_upstream_that_leads_back_to_a_proxy_is_refused_and_a_chain_works() {
+    let world = World::new("cycle");
+    let image = Image::push(world.upstream_port, "library/one");
+    let [first, second] = [0, 1].map(|n: usize| format!("http://{}:{}", world.gateway, world.ports[n]));
+    let itself = "is this proxy itself\n  fix: set `upstream` in";
+    for (of, part) in
+        [([&*first, &world.upstream_url()], itself), ([&second, &first], "leads back to a proxy, by k8s.gcr.io")]
+    {
+        for bind in ["", "bind = \"local\""] {
+            upstreams(&world, bind, of);
+            let run = world.xtask(&["cache-up", "docker.io"]);
+            assert!(run.code == Some(1) && run.stderr.contains(part), "{run:?}");
+        }
+        assert_eq!(world.left(), Vec::<String>::new());
+    }
+    // The same port on an address where no proxy is published is somebody else's.
+    upstreams(&world, "bind = \"127.0.0.1\"", [&first, &world.upstream_url()]);
+    let run = world.xtask(&["cache-up", "--dry-run", "docker.io"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    upstreams(&world, "", [&second, &world.upstream_url()]);
+    for host in [HOSTS[1], HOSTS[0]] {
+        let run = world.xtask(&["cache-up", host]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
+    image.pull(world.ports[0]).unwrap();
+}
+
+#[test]
+fn a_broadcast_address_of_this_host_is_nothing_to_bind_to() {
+    let world = World::new("broadcast");
+    let format = "{{(index .IPAM.Config 0).Subnet}}";
+    let subnet = cmd!(world.sh, "docker network inspect --format {format} bridge").quiet().read().unwrap();
+    let broadcast = subnet.parse::<ipnet::Ipv4Net>().unwrap().broadcast();
+    world.settings(&format!("bind = \"{broadcast}\""));
+    let run = world.xtask(&["cache-up", "docker.io"]);
+    let problem =
+        format!("{broadcast} is the broadcast address of a network of this host; no client can connect to it\n");
+    assert!(run.code == Some(1) && run.stderr.contains(&problem), "{run:?}");
+    assert_eq!(world.left(), Vec::<String>::new());
 }
