@@ -218,6 +218,10 @@ pub fn is_host(text: &str) -> bool {
     name.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.chars().all(|c| c.is_ascii_digit() || matches!(c, 'a'..='f'))
+}
+
 /// Whether a text is an image reference: `[HOST/]PATH[:TAG][@DIGEST]` (the grammar of distribution/reference).
 fn is_reference(text: &str) -> bool {
     let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
@@ -228,20 +232,26 @@ fn is_reference(text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
     let tag_fits =
         |tag: &str| !tag.is_empty() && tag.len() <= 128 && tag.chars().all(word) && !tag.starts_with(['.', '-']);
-    let digest_fits = |digest: &str| {
-        digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit()))
-    };
+    let digest_fits = |digest: &str| digest.strip_prefix("sha256:").is_some_and(is_sha256);
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let separates = |text: &str| matches!(text, "." | "_" | "__") || text.chars().all(|c| c == '-');
     let component = |part: &str| {
-        part.chars().all(|c| word(c) && !c.is_ascii_uppercase())
-            && part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.ends_with(|c: char| c.is_ascii_alphanumeric())
+        part.starts_with(is_alphanumeric)
+            && part.ends_with(is_alphanumeric)
+            && part.split(is_alphanumeric).filter(|between| !between.is_empty()).all(separates)
     };
     let host = |part: &str| (part.contains(['.', ':']) || part == "localhost") && is_host(&part.to_lowercase());
     let mut parts = path.split('/');
     let first = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();
     let first_fits = component(first) || (!rest.is_empty() && host(first));
-    first_fits && rest.into_iter().all(component) && tag.is_none_or(tag_fits) && digest.is_none_or(digest_fits)
+    // A name that is all digest is taken for the identity of an image.
+    let name_fits = path.len() <= 255 && !is_sha256(path);
+    first_fits
+        && name_fits
+        && rest.into_iter().all(component)
+        && tag.is_none_or(tag_fits)
+        && digest.is_none_or(digest_fits)
 }
 
 #[cfg(test)]
@@ -258,9 +268,16 @@ mod tests {
             "localhost:5000/a/b_c",
             &digest,
             "Host.example/a:X",
+            "a__b/c-d/e--f.g:_",
+            "a---b",
         ] {
             assert!(is_reference(fits), "{fits}");
         }
+        let (long, hex) = ("a".repeat(256), "a".repeat(64));
+        for no in ["a..b:1", "a._b", "a___b", "a-.b", "a_-b", "a/.b", "a.", "a:b..c/d..e", &long, &hex] {
+            assert!(!is_reference(no), "{no}");
+        }
+        assert!(is_reference(&format!("{hex}/a")) && !is_reference(&format!("registry@sha256:{}", "A".repeat(64))));
         for no in ["", "-x", "Registry:2", "registry:2;rm", "a b", "registry:", "/a", "a//b", "registry@sha256:12"] {
             assert!(!is_reference(no), "{no}");
         }

@@ -193,6 +193,9 @@ pub struct Config {
     pub boot: Sources,
     /// Where a value comes from that is not built in, by its key (`mirrors.docker.io.port`): a flag, a preset, a line.
     pub origins: BTreeMap<String, String>,
+    /// The mirrors that the file disables, each with the line of its table.
+    #[serde(skip)]
+    pub disabled: BTreeMap<String, String>,
     /// The variables of the environment that hold passwords, those of disabled mirrors included.
     #[serde(skip)]
     pub password_variables: Vec<String>,
@@ -238,10 +241,19 @@ impl Config {
     pub fn select(&self, hosts: &[String]) -> Result<Vec<Mirror>> {
         let known = || self.mirrors.iter().map(|mirror| mirror.host.as_str()).collect::<Vec<_>>().join(", ");
         if let Some(unknown) = hosts.iter().find(|host| !self.mirrors.iter().any(|mirror| mirror.host == **host)) {
-            return Err(Error::Usage {
-                problem: format!("no mirror is configured for {unknown:?}"),
-                fix: format!("name one of {}, or add a table [mirrors.{unknown:?}] to {FILE}", known()),
-            });
+            let (problem, fix) = if let Some(line) = self.disabled.get(unknown) {
+                let fix = format!("remove `enabled = false` from [mirrors.{unknown:?}], or name one of {}", known());
+                (format!("the mirror {unknown:?} is disabled by {line}"), fix)
+            } else if settings::hosts().any(|host| host == unknown) {
+                let problem = format!("the preset {} has no mirror {unknown:?}", self.preset.word());
+                (problem, format!("use the preset {}, or name one of {}", Preset::Default.word(), known()))
+            } else {
+                // What stands before an @ may be a password.
+                let shown = if unknown.contains('@') { "that".to_owned() } else { format!("{unknown:?}") };
+                let fix = format!("name one of {}, or add a table [mirrors.\"HOST\"] to {FILE}", known());
+                (format!("no mirror is configured for {shown}"), fix)
+            };
+            return Err(Error::Usage { problem, fix });
         }
         let wanted = |mirror: &&Mirror| hosts.is_empty() || hosts.contains(&mirror.host);
         Ok(self.mirrors.iter().filter(wanted).cloned().collect())
@@ -287,6 +299,26 @@ mod tests {
         let config = Config::load(Utf8Path::new("/nonexistent"), &Overrides::default()).unwrap();
         assert_eq!(config.select(&["quay.io".into()]).unwrap().len(), 1);
         assert_eq!(config.select(&["x.example".into()]).unwrap_err().code(), 2);
+    }
+
+    #[test]
+    fn a_host_that_is_disabled_or_of_another_preset_is_not_called_absent() {
+        let text = "\n[mirrors.\"gcr.io\"]\nenabled = false\n";
+        let config = settings::parse(Some("cache.toml".into()), text, Some(Preset::Guide)).unwrap();
+        let told = |host: &str| {
+            let error = config.select(&[host.to_owned()]).unwrap_err();
+            (error.to_string(), error.fix().unwrap().to_owned())
+        };
+        let (problem, fix) = told("gcr.io");
+        assert_eq!(problem, "the mirror \"gcr.io\" is disabled by cache.toml:2");
+        assert!(
+            fix.starts_with("remove `enabled = false` from [mirrors.\"gcr.io\"], or name one of docker.io, "),
+            "{fix}"
+        );
+        let (problem, fix) = told("registry.k8s.io");
+        assert_eq!(problem, "the preset guide has no mirror \"registry.k8s.io\"");
+        assert!(fix.starts_with("use the preset default, or name one of docker.io, "), "{fix}");
+        assert!(!told("me:hunter2@x").0.contains("hunter2"));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> R
         merge.table(host, table)?;
     }
     let Merge { mut slots, mut origins, .. } = merge;
+    let disabled = slots.iter().filter(|slot| !slot.enabled);
+    let disabled = disabled.map(|slot| (slot.mirror.host.clone(), source.line(slot.table))).collect();
     slots.retain(|slot| slot.enabled);
     origins.retain(|key, _| {
         let Some(rest) = key.strip_prefix("mirrors.") else { return true };
@@ -69,13 +71,28 @@ pub fn parse(file: Option<Utf8PathBuf>, text: &str, preset: Option<Preset>) -> R
     let boot = source.boot(&parsed.boot)?;
     let variables = parsed.mirrors.values().filter_map(|table| Some(table.password_env.as_ref()?.get_ref().clone()));
     let password_variables = variables.collect();
-    Ok(Config { file, preset, prefix, bind, offline, mirrors, cluster_address, boot, origins, password_variables })
+    Ok(Config {
+        file,
+        preset,
+        prefix,
+        bind,
+        offline,
+        mirrors,
+        cluster_address,
+        boot,
+        origins,
+        disabled,
+        password_variables,
+    })
 }
 
 struct Slot {
     mirror: Mirror,
     enabled: bool,
+    /// Where its port is given, or its table begins.
     at: usize,
+    /// Where its table begins.
+    table: usize,
 }
 
 /// The mirrors while they come together: those of the preset, then the tables of the file.
@@ -110,7 +127,7 @@ impl Merge<'_> {
         }
         let name = format!("{}{}", self.prefix, host.replace(':', "-"));
         let mirror = Mirror { host: host.to_owned(), name, image, upstream, port, credentials: None };
-        self.slots.push(Slot { mirror, enabled: true, at });
+        self.slots.push(Slot { mirror, enabled: true, at, table: at });
         self.slots.len() - 1
     }
 
@@ -150,7 +167,7 @@ impl Merge<'_> {
             self.origins.insert(format!("mirrors.{host}.{name}"), self.source.line(at));
         };
         let slot = &mut self.slots[position];
-        slot.at = at;
+        (slot.at, slot.table) = (at, at);
         slot.enabled = table.enabled.unwrap_or(true);
         if let Some(port) = &table.port {
             slot.mirror.port = self.source.port(port)?;
@@ -273,6 +290,8 @@ mod tests {
             ("[mirrors.\"docker.io\"]\nport = 0", 2, "0 is no port"),
             ("[mirrors.\"docker.io\"]\nport = 70000", 2, "70000 is no port"),
             ("[mirrors.\"docker.io\"]\nupstream = \"quay.io\"", 2, "no scheme"),
+            ("[mirrors.\"docker.io\"]\nupstream = \"\"", 2, "no scheme"),
+            ("image = \"a..b:1\"", 1, "no image reference"),
             ("[mirrors.\"docker.io\"]\nupstream = \"ftp://quay.io\"", 2, "no scheme"),
             ("[mirrors.\"docker.io\"]\nupstream = \"http://localhost:5000\"", 2, "own loopback"),
             ("\n[mirrors.\"localhost:5000\"]\nport = 5010", 2, "own loopback"),
@@ -377,6 +396,21 @@ mod tests {
         }
         for host in ["127.example", "localhost.example", "notlocalhost", "10.0.0.1", "[fd00::1]", "0.example"] {
             parse(&format!("[mirrors.\"docker.io\"]\nupstream = \"http://{host}\"")).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_written_instead_of_an_upstream_names_a_host() {
+        for (upstream, written) in [
+            ("", "write \"https://HOST\""),
+            ("ftp://", "write \"https://HOST\""),
+            ("https://", "write \"https://HOST\""),
+            ("quay.io/v2/", "write \"https://quay.io\""),
+            ("ftp://[fd00::1]:5000", "write \"https://[fd00::1]:5000\""),
+            ("http://a/v2/", "write \"http://a\""),
+        ] {
+            let error = parse(&format!("[mirrors.\"docker.io\"]\nupstream = \"{upstream}\"")).unwrap_err();
+            assert!(error.fix().is_some_and(|fix| fix.starts_with(written)), "{upstream:?}: {:?}", error.fix());
         }
     }
 

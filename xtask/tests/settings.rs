@@ -158,6 +158,8 @@ fn the_logs_are_an_object_a_line_for_a_program() {
     let status = world.xtask(&["--json", "cache-status"]);
     let value: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     assert!(status.code == Some(3) && value["proxies"].is_array() && value.get("errors").is_none(), "{status:?}");
+}
+
 /// The settings of two mirrors with these upstreams.
 fn upstreams(world: &World, bind: &str, of: [&str; 2]) {
     let table = |n: usize| format!("[mirrors.\"{}\"]\nport = {}\nupstream = \"{}\"\n", HOSTS[n], world.ports[n], of[n]);
