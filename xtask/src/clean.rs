@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::app::App;
 use crate::cache::{only_printed, ours, say};
 use crate::config::{Config, Mirror};
-use crate::container::Container;
-use crate::docker::{self, LABEL_PREFIX, Listed};
+use crate::container::{Container, Root};
+use crate::docker::{self, LABEL_PREFIX, Listed, STORE};
 use crate::error::{Error, Finding, Result};
 use crate::exec::{Cmd, Runner};
 use crate::observe::{self, together};
@@ -30,6 +30,8 @@ pub struct Doomed {
     volumes: BTreeMap<String, Utf8PathBuf>,
     /// Volumes that go with containers which were made by hand.
     anonymous: BTreeMap<String, Utf8PathBuf>,
+    /// Containers that keep what they cached elsewhere than where every image keeps it.
+    elsewhere: Vec<Container>,
     /// What carries the label and is of no mirror in force.
     left: Vec<String>,
     /// Volumes of a mirror's name that this tool did not create.
@@ -65,7 +67,10 @@ pub fn clean(app: &App, hosts: &[String], keep_cache: bool, all: bool) -> Result
     }
     let image = mirrors.first().map_or("", |mirror| mirror.image.as_str());
     let volumes = doomed.volumes();
-    let freed: Option<u64> = disk::volumes(&app.processes, &volumes, image)?.into_values().sum();
+    let on_volumes: Option<u64> = disk::volumes(&app.processes, &volumes, image)?.into_values().sum();
+    let elsewhere = doomed.elsewhere.iter().map(|container| freed_elsewhere(&app.processes, container));
+    let elsewhere: Option<u64> = elsewhere.collect::<Result<Vec<_>>>()?.into_iter().sum();
+    let freed = on_volumes.zip(elsewhere).map(|(on_volumes, elsewhere)| on_volumes + elsewhere);
     clean.remove(&doomed)?;
     let names: Vec<String> = volumes.into_keys().collect();
     let text = cleaned(doomed.containers.len(), names.len(), freed, keep_cache);
@@ -135,6 +140,7 @@ impl Clean<'_> {
             containers,
             copiers,
             volumes: volumes.map(|(name, volume)| (name, volume.path)).collect(),
+            elsewhere: by_hand.iter().filter_map(|made| made.elsewhere.clone()).collect(),
             anonymous: by_hand.into_iter().filter_map(|made| made.volume).collect(),
             left: left.into_iter().collect(),
             foreign,
@@ -212,7 +218,8 @@ impl Clean<'_> {
             let volume = container.anonymous_store().zip(container.store_path());
             let volume = volume.map(|(name, path)| (name.to_owned(), path.to_owned()));
             let loses = if self.keep_cache { self.loses(mirror, container)? } else { None };
-            made.push(ByHand { host: mirror.host.clone(), name: mirror.name.clone(), volume, loses });
+            let elsewhere = Some(container).filter(|container| container.root() != Root::At(STORE.to_owned())).cloned();
+            made.push(ByHand { host: mirror.host.clone(), name: mirror.name.clone(), volume, loses, elsewhere });
         }
         Ok(made)
     }
@@ -235,6 +242,17 @@ struct ByHand {
     volume: Option<(String, Utf8PathBuf)>,
     /// Where a cache may be that would go with it, as far as that was looked for.
     loses: Option<String>,
+    /// The container, where it keeps its store elsewhere.
+    elsewhere: Option<Container>,
+}
+
+/// What goes with a container that keeps its store elsewhere; `None` where that cannot be measured.
+fn freed_elsewhere(runner: &dyn Runner, container: &Container) -> Result<Option<u64>> {
+    match disk::place(runner, container)? {
+        Some(place) if container.takes_along(&place) => disk::store(runner, container),
+        Some(_) => Ok(Some(0)),
+        None => Ok(None),
+    }
 }
 
 fn cleaned(containers: usize, volumes: usize, freed: Option<u64>, keep_cache: bool) -> String {

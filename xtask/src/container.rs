@@ -175,6 +175,51 @@ impl Container {
         Some(root).filter(|root| root.trim_end_matches('/') != STORE)
     }
 
+    /// Where its store is, as its environment and its command say.
+    pub fn root(&self) -> Root {
+        let variables = self.config.env.as_deref().unwrap_or_default();
+        let value = |name: &str| variables.iter().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='));
+        let default = || Root::At(STORE.to_owned());
+        if let Some(root) = value("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY") {
+            return Root::At(unquoted(root));
+        }
+        let nested = ["REGISTRY_STORAGE_FILESYSTEM", "REGISTRY_STORAGE"].iter().find_map(|name| value(name));
+        match nested {
+            Some("filesystem") => return default(),
+            Some(settings) => return root_of(settings).map_or(Root::Unknown, Root::At),
+            None => {}
+        }
+        let file = self.config.cmd.iter().flatten().rfind(|argument| argument.starts_with('/'));
+        match file.map(String::as_str) {
+            Some(credentials::PATH) => default(),
+            Some(file) if self.mounted_configuration().is_some() || !IMAGE_CONFIGURATIONS.contains(&file) => {
+                Root::In(file.to_owned())
+            }
+            None if self.mounted_configuration().is_some() => Root::Unknown,
+            _ => default(),
+        }
+    }
+
+    /// Where a folder of it is on the engine's host: the source of the mount that it is in, and the path below that.
+    pub fn on_host<'a>(&self, folder: &'a str) -> Option<(&Utf8Path, &'a str)> {
+        let (mount, rest) = self.mount_of(folder)?;
+        Some((Utf8Path::new(&mount.source), rest)).filter(|(source, _)| !source.as_str().is_empty())
+    }
+
+    /// Whether a folder of it is gone when it is removed: in its own layer, or on a volume that nobody has named.
+    pub fn takes_along(&self, folder: &str) -> bool {
+        self.mount_of(folder).is_none_or(|(mount, _)| is_anonymous(&mount.name))
+    }
+
+    fn mount_of<'a>(&self, folder: &'a str) -> Option<(&Mount, &'a str)> {
+        let below = |mount: &'_ Mount| {
+            let rest = folder.strip_prefix(mount.destination.trim_end_matches('/'))?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_start_matches('/'))
+        };
+        let mounts = self.mounts.iter().filter_map(|mount| Some((mount, below(mount)?)));
+        mounts.max_by_key(|(mount, _)| mount.destination.len())
+    }
+
     /// A mount other than its store: its cache, or the configuration that says where that is, may be there.
     pub fn other_mount(&self) -> Option<&str> {
         self.mounts.iter().map(|mount| mount.destination.as_str()).find(|at| *at != STORE)
@@ -293,13 +338,42 @@ impl Container {
     }
 }
 
-fn address(ip: &str, port: &str) -> String {
-    if ip.is_empty() || ip == "0.0.0.0" { port.to_owned() } else { format!("{ip} {port}") }
+/// Where a registry's store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// In this folder of its container.
+    At(String),
+    /// Where this file in its container says.
+    In(String),
+    /// Not in its file system, as far as can be told.
+    Unknown,
 }
 
-/// Whether a volume's name is the engine's own choice: 64 hexadecimal digits.
-fn is_anonymous(volume: &str) -> bool {
-    volume.len() == 64 && volume.chars().all(|c| c.is_ascii_hexdigit())
+/// The configurations that images bring; all keep the store in the same place.
+const IMAGE_CONFIGURATIONS: [&str; 2] = ["/etc/docker/registry/config.yml", "/etc/distribution/config.yml"];
+
+/// The folder of the store in settings of a registry, which are YAML; `None` where they name none, or several.
+pub fn root_of(settings: &str) -> Option<String> {
+    let lines = settings.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut values = lines.filter_map(|line| line.split_once("rootdirectory:")).map(|(_, value)| value);
+    let value = values.next()?;
+    let end = value.find([',', '}', '#']).unwrap_or(value.len());
+    Some(unquoted(&value[..end])).filter(|root| root.starts_with('/') && values.next().is_none())
+}
+
+fn unquoted(text: &str) -> String {
+    let text = text.trim();
+    let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote));
+    inner.unwrap_or(text).to_owned()
+}
+
+/// Whether the engine gave a volume its name.
+fn is_anonymous(name: &str) -> bool {
+    name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn address(ip: &str, port: &str) -> String {
+    if ip.is_empty() || ip == "0.0.0.0" { port.to_owned() } else { format!("{ip} {port}") }
 }
 
 #[cfg(test)]
@@ -382,6 +456,50 @@ mod tests {
         });
         assert!(made.guide_drift(&Mirror::docker_io(), &Listen::default()).is_empty());
         assert!(!made.drift(&Mirror::docker_io(), &Listen::default()).is_empty());
+    }
+
+    #[test]
+    fn a_store_is_where_the_settings_say() {
+        let root = |variable: &str, cmd: &[&str], mount: &str| {
+            container(|json| {
+                json["Config"]["Env"] = json!([variable]);
+                json["Config"]["Cmd"] = json!(cmd);
+                json["Mounts"][0]["Destination"] = json!(mount);
+            })
+            .root()
+        };
+        let at = |folder: &str| Root::At(folder.to_owned());
+        let image = ["/etc/docker/registry/config.yml"];
+        assert_eq!(root("A=b", &image, STORE), at(STORE));
+        assert_eq!(root("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/data", &image, STORE), at("/data"));
+        assert_eq!(root("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=\"/da ta\"", &image, STORE), at("/da ta"));
+        assert_eq!(
+            root("REGISTRY_STORAGE_FILESYSTEM={rootdirectory: /data, maxthreads: 9}", &image, STORE),
+            at("/data")
+        );
+        assert_eq!(root("REGISTRY_STORAGE={filesystem: {rootdirectory: '/data'}}", &image, STORE), at("/data"));
+        assert_eq!(root("REGISTRY_STORAGE=s3", &image, STORE), Root::Unknown);
+        assert_eq!(root("A=b", &image, "/etc/docker/registry"), Root::In(image[0].to_owned()));
+        assert_eq!(root("A=b", &["serve", "/my.yml"], STORE), Root::In("/my.yml".to_owned()));
+        assert_eq!(root("A=b", &[credentials::PATH], STORE), at(STORE));
+        assert_eq!(root_of("#    rootdirectory: /a\n    rootdirectory: /b # here\n"), Some("/b".to_owned()));
+        assert_eq!((root_of("rootdirectory: /a\nrootdirectory: /b"), root_of("s3:")), (None, None));
+    }
+
+    #[test]
+    fn a_folder_is_found_in_the_innermost_mount() {
+        let made = container(|json| {
+            let (a, b) = ("0123456789abcdef".repeat(4), "named");
+            json["Mounts"] = json!([
+                {"Name": a, "Source": "/v/a", "Destination": "/data"},
+                {"Name": b, "Source": "/v/b", "Destination": "/data/deep/"},
+            ]);
+        });
+        assert_eq!(made.on_host("/data"), Some((Utf8Path::new("/v/a"), "")));
+        assert_eq!(made.on_host("/data/deep/x"), Some((Utf8Path::new("/v/b"), "x")));
+        assert_eq!(made.on_host("/database"), None);
+        let gone = ["/data", "/data/deep", "/database"].map(|folder| made.takes_along(folder));
+        assert_eq!(gone, [true, false, true]);
     }
 
     #[test]

@@ -1,22 +1,36 @@
-//! How many bytes a cache takes: read from the host's own disk where that is allowed, else by a look from inside.
+//! How many bytes a cache takes: the sizes of its files, read from the host's own disk where that is allowed, else by a
+//! look from inside, which gives the same number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::container::{self, Container, Root};
 use crate::error::Result;
 use crate::exec::{Output, Runner};
 use crate::{docker, image};
 
 /// The bytes of all files in a folder of this host; `None` where it may not be read.
 pub fn folder(folder: &Utf8Path) -> Option<u64> {
+    files(folder).ok()
+}
+
+fn files(folder: &Utf8Path) -> std::io::Result<u64> {
     let mut total = 0;
-    for entry in folder.read_dir_utf8().ok()? {
-        let entry = entry.ok()?;
-        let metadata = entry.metadata().ok()?;
-        total += if metadata.is_dir() { self::folder(entry.path())? } else { metadata.len() };
+    for entry in folder.read_dir_utf8()? {
+        let entry = entry?;
+        let size = entry.metadata().and_then(|metadata| match metadata {
+            metadata if metadata.is_dir() => files(entry.path()),
+            metadata => Ok(if metadata.is_file() { metadata.len() } else { 0 }),
+        });
+        total += match size {
+            // A registry at work renames and removes what is found here.
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            size => size?,
+        };
     }
-    Some(total)
+    Ok(total)
 }
 
 /// Of these volumes, given with their folders on the engine's host, those that nothing is on, as far as can be told: by a
@@ -37,13 +51,82 @@ pub fn empty(runner: &dyn Runner, volumes: &BTreeMap<String, Utf8PathBuf>, image
     empty
 }
 
-/// What a running registry's own `du` says of its store, in steps of 1024 bytes.
+/// The folder of its container in which a registry keeps its store; `None` where that is not known.
 ///
 /// # Errors
 /// The command cannot be started.
-pub fn from_inside(runner: &dyn Runner, container: &str) -> Result<Option<u64>> {
-    let output = runner.run(&docker::du(container))?;
-    Ok(output.ok().then(|| kibibytes(&output.text()).into_iter().next()).flatten())
+pub fn place(runner: &dyn Runner, container: &Container) -> Result<Option<String>> {
+    match container.root() {
+        Root::At(place) => Ok(Some(place)),
+        Root::In(file) if container.state.status == "running" => {
+            let output = runner.run(&docker::configured_roots(container.name(), &file))?;
+            Ok(if output.ok() { container::root_of(&output.text()) } else { None })
+        }
+        Root::In(_) | Root::Unknown => Ok(None),
+    }
+}
+
+/// The bytes in a registry's store; `None` where it cannot be asked, or its place is not known.
+///
+/// # Errors
+/// The command cannot be started.
+pub fn store(runner: &dyn Runner, container: &Container) -> Result<Option<u64>> {
+    let Some(place) = place(runner, container)? else { return Ok(None) };
+    let on_host = container.on_host(&place).and_then(|(source, rest)| {
+        // Where the mount may be read, what is not in it is not anywhere.
+        source.read_dir_utf8().ok()?;
+        let at = source.join(rest);
+        match files(&at) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Some(0),
+            bytes => bytes.ok(),
+        }
+    });
+    if on_host.is_some() || container.state.status != "running" {
+        return Ok(on_host);
+    }
+    let output = runner.run(&docker::bytes_inside(container.name(), &place))?;
+    Ok(output.ok().then(|| numbers(&output.text()).into_iter().next()).flatten())
+}
+
+/// The sizes of what a running registry has stored under these digests, as far as it is there.
+///
+/// # Errors
+/// The command cannot be started.
+pub fn sizes(
+    runner: &dyn Runner,
+    container: &Container,
+    place: &str,
+    digests: &BTreeSet<String>,
+) -> Result<BTreeMap<String, u64>> {
+    let path = |digest: &String| {
+        let (algorithm, hex) = digest.split_once(':')?;
+        Some((format!("{place}/docker/registry/v2/blobs/{algorithm}/{}/{hex}/data", hex.get(..2)?), digest.clone()))
+    };
+    let paths: BTreeMap<String, String> = digests.iter().filter_map(path).collect();
+    if paths.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let output = runner.run(&docker::blob_sizes(container.name(), &paths.keys().cloned().collect::<Vec<_>>()))?;
+    let text = output.text();
+    let sized = text.lines().filter_map(|line| {
+        let (size, path) = line.split_once(' ')?;
+        Some((paths.get(path)?.clone(), size.parse().ok()?))
+    });
+    Ok(sized.collect())
+}
+
+/// The bytes that are free where a running registry keeps its store.
+///
+/// # Errors
+/// The command cannot be started.
+pub fn room(runner: &dyn Runner, container: &Container, place: &str) -> Result<Option<u64>> {
+    let output = runner.run(&docker::room_inside(container.name(), place))?;
+    Ok(if output.ok() { available(&output.text()) } else { None })
+}
+
+/// What `df -P -k` calls available, in bytes.
+fn available(text: &str) -> Option<u64> {
+    text.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The bytes on each volume, given with its folder on the engine's host, by name; `None` where neither the folder nor
@@ -66,16 +149,16 @@ pub fn volumes(
     if image::is_absent(runner, image)? {
         return Ok(bytes);
     }
-    let output = runner.run(&docker::du_volumes(&closed, image))?;
+    let output = runner.run(&docker::bytes_on_volumes(&closed, image))?;
     if output.ok() {
-        bytes.extend(closed.into_iter().zip(kibibytes(&output.text()).into_iter().map(Some)));
+        bytes.extend(closed.into_iter().zip(numbers(&output.text()).into_iter().map(Some)));
     }
     Ok(bytes)
 }
 
-/// The sizes at the head of each line of `du -sk`, in bytes.
-fn kibibytes(text: &str) -> Vec<u64> {
-    text.lines().filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)).collect()
+/// A number on each line.
+fn numbers(text: &str) -> Vec<u64> {
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -83,9 +166,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn du_counts_in_kibibytes() {
-        assert_eq!(kibibytes("12\t/a\n0\t/b\n"), [12 * 1024, 0]);
-        assert_eq!(kibibytes("du: /a: Permission denied\n"), Vec::<u64>::new());
+    fn what_df_says_is_available_is_read() {
+        let text = "Filesystem           1024-blocks    Used Available Capacity Mounted on\n\
+                    tmpfs                    20480     18560      1920  91% /var/lib/registry\n";
+        assert_eq!(available(text), Some(1920 * 1024));
+        assert_eq!(available("df: /data: can't find mount point\n"), None);
     }
 
     #[test]

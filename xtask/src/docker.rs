@@ -138,14 +138,36 @@ pub fn list_volumes(prefix: Option<&str>) -> Cmd {
     }
 }
 
-/// The bytes in a running registry's store, by its own `du`.
-pub fn du(name: &str) -> Cmd {
-    docker(Cmd::read("docker").patient(), &["exec", name, "du", "-sk", STORE])
+/// Prints the sizes of all files below each folder together, a line each; 0 for a folder that is not there. In words of
+/// every busybox from 1.24 (Alpine 3.4) on. Where a program is missing, it says nothing rather than too little.
+const BYTES: &str = "for p in find xargs stat awk; do command -v $p >/dev/null || exit 1; done
+for folder; do [ -e \"$folder\" ] || { echo 0; continue; }
+find \"$folder\" -type f -print0 | xargs -0 -r stat -c %s | awk '{n += $1} END {printf \"%.0f\\n\", n}'; done";
+
+/// The bytes of all files in a folder of a running container.
+pub fn bytes_inside(name: &str, folder: &str) -> Cmd {
+    docker(Cmd::read("docker").patient(), &["exec", name, "sh", "-c", BYTES, "sh", folder])
 }
 
-/// The bytes on each volume, by a container that is gone afterwards.
-pub fn du_volumes(volumes: &[String], image: &str) -> Cmd {
-    on_volumes(volumes, image, "du", &["-sk"], &[])
+/// The bytes of all files on each volume, by a container that is gone afterwards.
+pub fn bytes_on_volumes(volumes: &[String], image: &str) -> Cmd {
+    on_volumes(volumes, image, "sh", &["-c", BYTES, "sh"], &[])
+}
+
+/// The sizes of blobs or manifests in a running registry's store, as `SIZE PATH`; it fails where one is missing, and
+/// still prints the others.
+pub fn blob_sizes(name: &str, paths: &[String]) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", name, "stat", "-c", "%s %n"]).args(paths)
+}
+
+/// The room that is left where a folder of a running container is.
+pub fn room_inside(name: &str, folder: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", name, "df", "-P", "-k", folder])
+}
+
+/// The lines of a registry's configuration that say where its store is. The rest may hold a password.
+pub fn configured_roots(name: &str, file: &str) -> Cmd {
+    docker(Cmd::read("docker"), &["exec", name, "sed", "-n", "/rootdirectory:/p", file])
 }
 
 /// The files that hold anything, each below the number of its volume in the list (`/0/...`), by a container that is gone
@@ -565,7 +587,7 @@ mod tests {
     #[test]
     fn no_flag_is_used_that_the_oldest_client_does_not_know() {
         // `docker run --pull` came with 20.10, `docker pull --quiet` with 19.03 (docker/cli release notes).
-        for cmd in [du_volumes(&["v".to_owned()], "registry:2"), files(&["v".to_owned()], "registry:2")] {
+        for cmd in [bytes_on_volumes(&["v".to_owned()], "registry:2"), files(&["v".to_owned()], "registry:2")] {
             assert!(!cmd.shell().contains("--pull"), "{}", cmd.shell());
         }
     }

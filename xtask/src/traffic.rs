@@ -3,12 +3,22 @@
 //! The counters of 2.x are wrong for blobs (hits equal requests, misses stay 0), but 2.x logs every fill of its cache;
 //! 3.x logs no fill when nothing expires, but counts right. So of the two sources one is always zero.
 
+pub(crate) mod log;
+mod tally;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a proxy did since it was last started. Manifests and blobs that were answered with success count.
+use log::{Ending, Log, field, time};
+use tally::Tally;
+
+/// What a proxy did since it was last started. Manifests and blobs that were answered with content count, also where
+/// that broke off.
+///
+/// Where a log cannot tell whether a request was passed on (see [`tally`]), hits and bytes from the cache are a lower
+/// bound, misses and bytes from upstream an upper bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Traffic {
     /// Requests for manifests and blobs.
@@ -22,6 +32,7 @@ pub struct Traffic {
     /// Those of them that came out of the cache. Registry 3 does not tell which manifests did, so none of theirs count.
     pub bytes_from_cache: u64,
     /// Bytes of content fetched from the upstream. 2.x fetches a missing blob twice: for the client, and for its store.
+    /// A fill that failed counts with all of the blob, since the log does not tell how much of it came.
     pub bytes_from_upstream: u64,
 }
 
@@ -58,13 +69,14 @@ pub struct Counter {
     bytes_pushed: u64,
 }
 
-/// When the first line of a log was written, where that is later than the start: its older lines were rotated away.
+/// When the first line of a log was written, where that is not the start: its older lines were rotated away.
 pub fn begins(log: &str, started: &str) -> Option<String> {
-    let first = log.lines().find_map(|line| Some((line, time(line)?)))?;
+    let (line, first) = log.lines().find_map(|line| Some((line, time(line)?)))?;
     let started = humantime::parse_rfc3339(started).ok()?;
-    // The engine's time of the start is taken before the registry's first line.
-    let late = first.1.duration_since(started).is_ok_and(|late| late > Duration::from_secs(5));
-    late.then(|| field(first.0, "time").map(str::to_owned)).flatten()
+    // The engine's time of the start is taken before the registry's first line, which is never about a request.
+    let late = first.duration_since(started).is_ok_and(|late| late > Duration::from_secs(5));
+    let rotated = late || field(line, "http.request.id").is_some();
+    rotated.then(|| field(line, "time").map(str::to_owned)).flatten()
 }
 
 /// Reads `.registry.proxy.{blobs,manifests}` of `/debug/vars` (the same place from 2.5 to 3.x).
@@ -73,166 +85,62 @@ pub fn counters(vars: &serde_json::Value) -> Option<[Counter; 2]> {
     Some([at("blobs")?, at("manifests")?])
 }
 
-struct Request {
-    key: String,
-    blob: bool,
-    sent: bool,
-    start: SystemTime,
-    end: SystemTime,
-    written: u64,
-}
-
-/// Sums up a log, and the counters where there are some.
-pub fn sum<'a>(log: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]>) -> Traffic {
-    let mut requests = Vec::new();
-    let mut fills: BTreeMap<String, Vec<SystemTime>> = BTreeMap::new();
-    let mut failed = BTreeSet::new();
-    for line in log {
-        if line.contains("msg=\"response completed\"") {
-            requests.extend(request(line));
-        } else if let Some((key, time)) = fill(line) {
-            // 2.x says that it added an entry although the fill failed; its error stands right before.
-            if !failed.remove(&key) {
-                fills.entry(key).or_default().push(time);
-            }
-        } else if line.contains("Error committing to storage") {
-            let part = |name| field(line, name).map(str::to_owned);
-            failed.extend(part("vars.name").zip(part("vars.digest")).map(|(name, digest)| format!("{name}@{digest}")));
-        }
-    }
-    let mut traffic = logged(&requests, &fills);
-    // What logs its fills is a registry 2, whatever its image is called.
-    if let Some([blobs, manifests]) = counters.filter(|_| fills.is_empty()) {
-        traffic.misses = blobs.misses + manifests.misses;
-        traffic.bytes_from_upstream = blobs.bytes_pulled + manifests.bytes_pulled;
+/// What a log and counters add up to. `sizes` are those of what is in the store, by digest, as far as they were looked
+/// for; [`unknown_sizes`] says which are of use.
+pub(crate) fn sum(log: &Log, counters: Option<[Counter; 2]>, sizes: &BTreeMap<String, u64>) -> Traffic {
+    let mut traffic = Tally::new(log, sizes).traffic();
+    // What logs its fills is a registry 2, whatever its image is called, or a registry 3 that says so.
+    if let Some([blobs, manifests]) = counters.filter(|_| log.fills.is_empty() || log.of_registry_3) {
+        let broken = broken_off(log);
+        traffic.misses = (blobs.misses + manifests.misses + broken.misses).min(traffic.requests);
+        traffic.bytes_from_upstream = blobs.bytes_pulled + manifests.bytes_pulled + broken.bytes_from_upstream;
         traffic.bytes_from_cache = traffic.bytes_to_clients.saturating_sub(traffic.bytes_from_upstream);
     }
     traffic.hits = traffic.requests.saturating_sub(traffic.misses);
     traffic
 }
 
+/// The digests of what was stored whose size the log does not tell.
+pub(crate) fn unknown_sizes(log: &Log) -> BTreeSet<String> {
+    Tally::new(log, &BTreeMap::new()).unknown_sizes()
+}
+
+/// What was broken off while registry 3 passed it on, which its counters leave out. It serves what is cached to its end,
+/// as far as its log goes.
+fn broken_off(log: &Log) -> Traffic {
+    let broken = log.requests.iter().filter(|request| request.end == Ending::Broken);
+    broken.fold(Traffic::default(), |sum, request| {
+        let sent = if request.sent { request.written } else { 0 };
+        sum.plus(Traffic {
+            requests: 1,
+            misses: 1,
+            bytes_to_clients: sent,
+            bytes_from_upstream: request.written,
+            ..Traffic::default()
+        })
+    })
+}
+
 /// What counters say that are true (registry 3), for a log whose beginning is gone; `None` where they may be those of a
 /// registry 2, or of one that is no proxy. They count a manifest's bytes for `HEAD` as well.
-pub fn counted(counters: [Counter; 2], log: &str) -> Option<Traffic> {
+pub(crate) fn counted(counters: [Counter; 2], log: &Log) -> Option<Traffic> {
     let [blobs, manifests] = counters;
     let both = |of: &dyn Fn(Counter) -> u64| of(blobs) + of(manifests);
     // Those of registry 2 never say that a blob was missing, and it logs what it fills; what is no proxy counts nothing.
     let true_ones = blobs.misses > 0 || (blobs.requests == 0 && manifests.requests > 0);
-    (true_ones && log.lines().all(|line| fill(line).is_none())).then(|| {
+    (true_ones && (log.fills.is_empty() || log.of_registry_3)).then(|| {
         let (requests, misses) = (both(&|counter| counter.requests), both(&|counter| counter.misses));
         let (sent, fetched) = (both(&|counter| counter.bytes_pushed), both(&|counter| counter.bytes_pulled));
-        Traffic {
+        let counted = Traffic {
             requests,
             hits: requests.saturating_sub(misses),
             misses,
             bytes_to_clients: sent,
             bytes_from_cache: sent.saturating_sub(fetched),
             bytes_from_upstream: fetched,
-        }
-    })
-}
-
-fn logged(requests: &[Request], fills: &BTreeMap<String, Vec<SystemTime>>) -> Traffic {
-    let mut traffic = Traffic::default();
-    let mut passed_on = 0;
-    let blobs: BTreeSet<&str> = requests.iter().filter(|r| r.blob).map(|r| r.key.as_str()).collect();
-    for request in requests {
-        traffic.requests += 1;
-        traffic.bytes_to_clients += if request.sent { request.written } else { 0 };
-        // A blob is fetched for every client that asks before its first fill is done.
-        let missed = |filled: &Vec<SystemTime>| filled.iter().all(|fill| request.start < *fill);
-        if request.blob && fills.get(&request.key).is_some_and(missed) {
-            traffic.misses += 1;
-            traffic.bytes_from_upstream += request.written;
-            passed_on += if request.sent { request.written } else { 0 };
-        }
-    }
-    for (key, times) in fills {
-        let size = |wanted: &dyn Fn(&&Request) -> bool| requests.iter().filter(wanted).map(|r| r.written).max();
-        if blobs.contains(key.as_str()) {
-            let once = size(&|request| request.key == *key).unwrap_or(0);
-            traffic.bytes_from_upstream += once * times.len() as u64;
-            continue;
-        }
-        // A manifest is stored while its request is answered, by tag or by digest.
-        let repository = key.split('@').next().unwrap_or(key);
-        for time in times {
-            let during = |r: &&Request| !r.blob && r.start <= *time && *time <= r.end && r.key.starts_with(repository);
-            traffic.misses += 1;
-            traffic.bytes_from_upstream += size(&during).unwrap_or(0);
-            passed_on += size(&|request| during(request) && request.sent).unwrap_or(0);
-        }
-    }
-    traffic.bytes_from_cache = traffic.bytes_to_clients.saturating_sub(passed_on);
-    traffic
-}
-
-fn request(line: &str) -> Option<Request> {
-    let uri = field(line, "http.request.uri")?;
-    let path = uri.split('?').next()?.strip_prefix("/v2/")?;
-    let (blob, (repository, reference)) = match path.rsplit_once("/blobs/") {
-        Some(parts) => (true, parts),
-        None => (false, path.rsplit_once("/manifests/")?),
-    };
-    let status: u16 = field(line, "http.response.status")?.parse().ok()?;
-    if !(200..300).contains(&status) {
-        return None;
-    }
-    let end = time(line)?;
-    let took = duration(field(line, "http.response.duration")?)?;
-    Some(Request {
-        key: format!("{repository}@{reference}"),
-        blob,
-        sent: field(line, "http.request.method")? == "GET",
-        start: end.checked_sub(took)?,
-        end,
-        written: field(line, "http.response.written")?.parse().ok()?,
-    })
-}
-
-fn fill(line: &str) -> Option<(String, SystemTime)> {
-    let (_, rest) = line.split_once("msg=\"Adding new scheduler entry for ")?;
-    let (key, _) = rest.split_once(" with ttl=")?;
-    Some((key.to_owned(), time(line)?))
-}
-
-fn time(line: &str) -> Option<SystemTime> {
-    humantime::parse_rfc3339(field(line, "time")?).ok()
-}
-
-/// A field of a log line. The client chooses what stands in the middle (its user agent), so what comes before it is
-/// looked for from the front and what comes after it from the back.
-fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    let wanted = format!("{name}=");
-    let at = if name.starts_with("http.response.") { line.rfind(&wanted)? } else { line.find(&wanted)? };
-    let rest = &line[at + wanted.len()..];
-    match rest.strip_prefix('"') {
-        Some(quoted) => quoted.split('"').next(),
-        None => rest.split(' ').next(),
-    }
-}
-
-/// A duration as Go prints it: `18.779637ms`, `1m2.5s`, `640µs`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(unit_at);
-        let unit = &tail[..tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len())];
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
         };
-        total += Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        rest = &tail[unit.len()..];
-    }
-    Some(total)
+        counted.plus(broken_off(log))
+    })
 }
 
 #[cfg(test)]
@@ -252,8 +160,12 @@ mod tests {
         format!("time=\"2026-11-24T04:26:{at}Z\" level=info msg=\"Adding new scheduler entry for {key} with ttl=167h\"")
     }
 
+    fn total<'a>(lines: impl Iterator<Item = &'a str>, counters: Option<[Counter; 2]>) -> Traffic {
+        sum(&Log::read(lines, None), counters, &BTreeMap::new())
+    }
+
     fn of(lines: &[String]) -> Traffic {
-        sum(lines.iter().map(String::as_str), None)
+        total(lines.iter().map(String::as_str), None)
     }
 
     fn cold() -> Vec<String> {
@@ -319,7 +231,7 @@ mod tests {
             done("35.900", "GET", "a/manifests/sha256:m", "1.7ms", 415),
             done("35.946", "GET", "a/blobs/sha256:b", "15.5ms", 1000),
         ];
-        let traffic = sum(lines.iter().map(String::as_str), counters(&vars));
+        let traffic = total(lines.iter().map(String::as_str), counters(&vars));
         assert_eq!(
             traffic,
             Traffic {
@@ -339,13 +251,14 @@ mod tests {
             "blobs": {"Requests": 0, "Hits": 0, "Misses": 0, "BytesPulled": 0, "BytesPushed": 0},
             "manifests": {"Requests": 1, "Hits": 0, "Misses": 1, "BytesPulled": 415, "BytesPushed": 415}}}});
         let line = done("35.883", "GET", "a/manifests/v1", "18.7ms", 415);
-        let traffic = sum(std::iter::once(line.as_str()), counters(&vars));
+        let traffic = total(std::iter::once(line.as_str()), counters(&vars));
         assert_eq!((traffic.hits, traffic.misses, traffic.bytes_from_upstream), (0, 1, 415));
-        let counted = |log: &str| counted(counters(&vars).unwrap(), log);
+        let read = |line: &str| Log::read(std::iter::once(line), None);
+        let counted = |line: &str| counted(counters(&vars).unwrap(), &read(line));
         assert_eq!(counted(&line).map(|traffic| traffic.misses), Some(1));
         let of = |blobs: u64, manifests: u64| {
             let counter = |requests| Counter { requests, ..Counter::default() };
-            super::counted([counter(blobs), counter(manifests)], &line)
+            super::counted([counter(blobs), counter(manifests)], &read(&line))
         };
         assert_eq!((of(6, 2), of(0, 0)), (None, None));
         // What logs its fills is a registry 2, whose counters are wrong.
@@ -366,9 +279,17 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_go_prints_them() {
-        assert_eq!(duration("1m2.5s"), Some(Duration::from_millis(62_500)));
-        assert_eq!(duration("640µs"), Some(Duration::from_micros(640)));
-        assert_eq!(duration("soon"), None);
+    fn what_registry_3_broke_off_is_added_to_its_counters() {
+        let vars = json!({"registry": {"proxy": {
+            "blobs": {"Requests": 2, "Hits": 0, "Misses": 2, "BytesPulled": 3_245_728, "BytesPushed": 3_245_728},
+            "manifests": {"Requests": 1, "Hits": 0, "Misses": 1, "BytesPulled": 416, "BytesPushed": 416}}}});
+        // A manifest and a small blob, one whose client hung up, one of wrong bytes, and one that was cut.
+        let (hung_up, cut) = (10_944_598, 1_048_660);
+        let log = Log::read(include_str!("traffic/log/broken-3.log").lines(), None);
+        let traffic = sum(&log, counters(&vars), &BTreeMap::new());
+        assert_eq!((traffic.requests, traffic.hits, traffic.misses), (5, 0, 5));
+        let bytes = 416 + 3_245_728 + hung_up + cut;
+        assert_eq!((traffic.bytes_to_clients, traffic.bytes_from_upstream), (bytes, bytes));
+        assert_eq!(counted(counters(&vars).unwrap(), &log), Some(traffic));
     }
 }

@@ -202,8 +202,8 @@ impl State {
             let refused = || words::failed("wget: can't connect to remote host (127.0.0.1): Connection refused");
             return if container.serves { words::said("") } else { refused() };
         }
-        if *cmd == docker::du(name) {
-            return words::said(format!("{}\t{STORE}\n", store.bytes().div_ceil(1024) + 4));
+        if *cmd == docker::bytes_inside(name, STORE) {
+            return words::said(format!("{}\n", store.bytes()));
         }
         let file = |path: &str| store.folder.join(path.strip_prefix(STORE).unwrap().trim_start_matches('/'));
         match words {
@@ -291,9 +291,9 @@ impl State {
             };
             return words::said(names.iter().enumerate().map(files).collect::<String>());
         }
-        assert_eq!(*cmd, docker::du_volumes(&names, &ask.image), "{}", cmd.shell());
-        let size = |(n, name): (usize, &String)| format!("{}\t/{n}\n", self.volumes[name].bytes().div_ceil(1024) + 4);
-        words::said(names.iter().enumerate().map(size).collect::<String>())
+        assert_eq!(*cmd, docker::bytes_on_volumes(&names, &ask.image), "{}", cmd.shell());
+        let size = |name: &String| format!("{}\n", self.volumes[name].bytes());
+        words::said(names.iter().map(size).collect::<String>())
     }
 }
 
