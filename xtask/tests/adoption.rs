@@ -121,7 +121,8 @@ impl Adoption {
         }
         let output = task.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(143), "{said}");
+        // Or it has ended just before.
+        assert!(matches!(output.status.code(), Some(143 | 0)), "{said}");
         if said.contains("is unfinished") {
             // What cannot be finished leaves the container as it was, and serving.
             self.image.pull(self.world.ports[0]).unwrap();
