@@ -257,7 +257,8 @@ fn with_json_every_error_is_an_object_on_stdout_and_a_text_on_stderr() {
 fn settings_with(account: &str) -> (xshell::TempDir, String) {
     let dir = Shell::new().unwrap().create_temp_dir().unwrap();
     let file = dir.path().join("cache.toml");
-    let table = format!("bind = \"local\"\n[mirrors.\"docker.io\"]\nport = 45998\nusername = \"me\"\n{account}\n");
+    let port = support::free_ports(1)[0];
+    let table = format!("bind = \"local\"\n[mirrors.\"docker.io\"]\nport = {port}\nusername = \"me\"\n{account}\n");
     std::fs::write(&file, table).unwrap();
     (dir, file.to_str().unwrap().to_owned())
 }

@@ -205,7 +205,7 @@ pub fn xtask(sh: &Shell, args: &[&str]) -> Run {
 }
 
 /// Ports that are free now, all different since all are held until the last is found.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let held: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("0.0.0.0:0").unwrap()).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
