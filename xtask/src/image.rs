@@ -137,7 +137,9 @@ fn not_assembled(image: &str) -> Option<&'static str> {
     let name = image.strip_prefix("docker.io/").unwrap_or(image);
     let name = name.strip_prefix("library/").unwrap_or(name);
     match name.split_once(':').unwrap_or((name, "latest")) {
-        ("registry", tag) if tag.split('.').all(is_number) => None,
+        ("registry", tag) if tag.split('.').all(is_number) => {
+            (!crate::docker::is_registry_2(image)).then_some("the package of distributions is a registry 2")
+        }
         ("registry", _) => Some("only tags that are a version can be assembled, such as registry:2"),
         _ => Some("only the official image `registry` can be assembled"),
     }
@@ -240,6 +242,8 @@ mod tests {
             ("ghcr.io/library/registry:2", "only the official image"),
             ("127.0.0.1:5000/registry:2", "only the official image"),
             ("registry", "only tags that are a version"),
+            ("registry:3", "is a registry 2"),
+            ("registry:28", "is a registry 2"),
             ("registry:2-alpine", "only tags that are a version"),
             ("registry:2.", "only tags that are a version"),
             (&digest, "digest"),

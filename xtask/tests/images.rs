@@ -139,7 +139,7 @@ fn what_the_package_is_not_is_never_assembled_under_its_name() {
         ("registry:2-nothing", "only tags that are a version", "--image-archive FILE"),
         (&digest, "has no digest of a registry", "fix: let `image` name a tag, such as registry:2,"),
         ("registry:2.9.9", "package of this system is docker-registry ", "--image-archive FILE"),
-        ("registry:3.99", "package of this system is docker-registry ", "--image-archive FILE"),
+        ("registry:3.99", "the package of distributions is a registry 2", "--image-archive FILE"),
     ] {
         world.settings(&format!("image = \"{image}\""));
         let up = world.xtask(&["cache-up", "docker.io"]);
