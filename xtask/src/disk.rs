@@ -9,11 +9,17 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::container::{self, Container, Root};
 use crate::error::Result;
 use crate::exec::{Output, Runner};
-use crate::{docker, image};
+use crate::{docker, endpoint, image};
 
-/// The bytes of all files in a folder of this host; `None` where it may not be read.
-pub fn folder(folder: &Utf8Path) -> Option<u64> {
-    files(folder).ok()
+/// The bytes of all files in a folder of the engine's host; `None` where it may not be read, or is on another host: a
+/// folder of that name on this one is somebody else's.
+pub fn folder(runner: &dyn Runner, folder: &Utf8Path) -> Option<u64> {
+    if is_here(runner) { files(folder).ok() } else { None }
+}
+
+/// Whether the engine's folders are this host's. Where that cannot be told they are not.
+fn is_here(runner: &dyn Runner) -> bool {
+    endpoint::is_local(runner).unwrap_or(false)
 }
 
 fn files(folder: &Utf8Path) -> std::io::Result<u64> {
@@ -37,7 +43,7 @@ fn files(folder: &Utf8Path) -> std::io::Result<u64> {
 /// look at the folder, or else by one container of the image for all that may not be looked at.
 pub fn empty(runner: &dyn Runner, volumes: &BTreeMap<String, Utf8PathBuf>, image: &str) -> BTreeSet<String> {
     let (open, shut): (Vec<_>, Vec<_>) =
-        volumes.iter().map(|(name, path)| (name.clone(), folder(path))).partition(|(_, bytes)| bytes.is_some());
+        volumes.iter().map(|(name, path)| (name.clone(), folder(runner, path))).partition(|(_, bytes)| bytes.is_some());
     let mut empty: BTreeSet<String> =
         open.into_iter().filter(|(_, bytes)| *bytes == Some(0)).map(|(name, _)| name).collect();
     let shut: Vec<String> = shut.into_iter().map(|(name, _)| name).collect();
@@ -72,7 +78,7 @@ pub fn place(runner: &dyn Runner, container: &Container) -> Result<Option<String
 /// The command cannot be started.
 pub fn store(runner: &dyn Runner, container: &Container) -> Result<Option<u64>> {
     let Some(place) = place(runner, container)? else { return Ok(None) };
-    let on_host = container.on_host(&place).and_then(|(source, rest)| {
+    let on_host = container.on_host(&place).filter(|_| is_here(runner)).and_then(|(source, rest)| {
         // Where the mount may be read, what is not in it is not anywhere.
         source.read_dir_utf8().ok()?;
         let at = source.join(rest);
@@ -140,7 +146,7 @@ pub fn volumes(
     image: &str,
 ) -> Result<BTreeMap<String, Option<u64>>> {
     let mut bytes: BTreeMap<String, Option<u64>> =
-        volumes.iter().map(|(name, path)| (name.clone(), folder(path))).collect();
+        volumes.iter().map(|(name, path)| (name.clone(), folder(runner, path))).collect();
     let closed: Vec<String> = bytes.iter().filter(|(_, bytes)| bytes.is_none()).map(|(name, _)| name.clone()).collect();
     if closed.is_empty() {
         return Ok(bytes);
@@ -180,8 +186,8 @@ mod tests {
         std::fs::create_dir_all(root.join("a")).unwrap();
         std::fs::write(root.join("a/b"), [0; 10]).unwrap();
         std::fs::write(root.join("c"), [0; 5]).unwrap();
-        assert_eq!(folder(&root), Some(15));
+        assert_eq!(files(&root).ok(), Some(15));
         std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(folder(&root), None);
+        assert!(files(&root).is_err());
     }
 }

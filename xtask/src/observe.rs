@@ -240,7 +240,7 @@ fn unusable(container: &Container, lines: &[String]) -> Option<String> {
 
 /// Whether a registry has anything cached: by a look at its store where that is allowed, else as its engine gives it out.
 fn has_cached(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Result<bool> {
-    if let Some(bytes) = container.store_path().and_then(disk::folder) {
+    if let Some(bytes) = container.store_path().and_then(|path| disk::folder(runner, path)) {
         return Ok(bytes > 0);
     }
     let output = runner.run(&docker::get_links(&mirror.name))?;

@@ -44,8 +44,8 @@ struct Adoption {
 
 impl Adoption {
     /// A registry image with that `cp`, and images to cache.
-    fn new() -> Self {
-        let world = World::new("killed");
+    fn new(kind: Kill) -> Self {
+        let world = World::new(&format!("{kind:?}").to_lowercase());
         let (slow, maker) = (format!("registry:2-{}slow", world.prefix), format!("{}maker", world.prefix));
         let script = format!("cat >/slow <<'END'\n{SLOW_SHELL}END\nchmod 755 /slow; mv /slow /bin/sh");
         let sh = &world.sh;
@@ -170,6 +170,24 @@ impl Adoption {
         assert!(!containers.iter().any(|name| name.ends_with("-adopting")), "{when}: {containers:?}");
     }
 
+    /// One adoption that is killed, and what comes after it by turns.
+    fn goes_through(&self, kind: Kill, moment: u32, moments: u32) {
+        // Over all of a copy that takes about nine seconds, and a little more.
+        let after = Duration::from_millis(u64::from(10_000 * moment / moments + 300));
+        let when = format!("{kind:?} after {after:?}");
+        if kind == Kill::OntoAnotherVolume {
+            self.volume_of_somebody_else();
+        }
+        self.by_hand(&self.image);
+        self.kill(kind, after);
+        if moment % 2 == 0 {
+            self.finish(kind, &when);
+        } else {
+            self.rename(&when);
+        }
+        self.clear();
+    }
+
     fn clear(&self) {
         let name = self.name();
         let _ = cmd!(self.world.sh, "docker rm --force --volumes {name}").quiet().ignore_stdout().ignore_stderr().run();
@@ -191,26 +209,16 @@ impl Drop for Adoption {
     }
 }
 
+/// Adopts with every kind of kill at so many moments, all kinds at once: most of the time is that of the copies.
 fn killed_at(moments: u32) {
-    let adoption = Adoption::new();
-    for kind in KINDS {
-        for moment in 0..moments {
-            // Over all of a copy that takes about nine seconds, and a little more.
-            let after = Duration::from_millis(u64::from(10_000 * moment / moments + 300));
-            let when = format!("{kind:?} after {after:?}");
-            if kind == Kill::OntoAnotherVolume {
-                adoption.volume_of_somebody_else();
-            }
-            adoption.by_hand(&adoption.image);
-            adoption.kill(kind, after);
-            if moment % 2 == 0 {
-                adoption.finish(kind, &when);
-            } else {
-                adoption.rename(&when);
-            }
-            adoption.clear();
+    std::thread::scope(|scope| {
+        for kind in KINDS {
+            scope.spawn(move || {
+                let adoption = Adoption::new(kind);
+                (0..moments).for_each(|moment| adoption.goes_through(kind, moment, moments));
+            });
         }
-    }
+    });
 }
 
 #[test]

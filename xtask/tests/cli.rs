@@ -333,3 +333,26 @@ fn a_file_of_the_user_is_a_small_regular_one() {
     let run = run(&["--config", &text, "cache-status"], &[&vars[..], &[("PATH", &path)]].concat());
     assert!(run.code == Some(1) && run.stderr.contains("no engine"), "{run:?}");
 }
+
+#[test]
+fn a_folder_of_this_host_is_not_measured_for_an_engine_of_another() {
+    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
+    let folder = dir.path().join("_data");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("blob"), [0; 4096]).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase \"$1 $2\" in\n'volume ls') printf 'registry-docker.io\\tregistry-\\t{}\\n' ;;\n\
+         'image inspect') echo 'Error: No such image: registry:2' >&2; exit 1 ;;\nesac\n",
+        folder.display()
+    );
+    write_program(dir.path(), "docker", &script);
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let freed = |host: &str| {
+        let run = run(&["--json", "cache-clean"], &[("PATH", &path), ("DOCKER_HOST", host)]);
+        let json: serde_json::Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{run:?}"));
+        assert_eq!(json["removed"]["volumes"], serde_json::json!(["registry-docker.io"]), "{run:?}");
+        json["freed_bytes"].clone()
+    };
+    assert_eq!(freed(""), 4096);
+    assert_eq!(freed("tcp://192.0.2.7:2375"), serde_json::Value::Null);
+}
