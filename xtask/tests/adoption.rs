@@ -180,7 +180,7 @@ impl Adoption {
         }
         self.by_hand(&self.image);
         self.kill(kind, after);
-        if moment % 2 == 0 {
+        if moment.is_multiple_of(2) {
             self.finish(kind, &when);
         } else {
             self.rename(&when);
