@@ -1,148 +1,197 @@
-//! The completion scripts in the shells that they are for: lines are typed on a terminal, with TAB, and a stand-in for
-//! cargo writes down what it is given.
+//! The completion scripts in their own shells, at a terminal: what is typed, a TAB, and what the shell then runs.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod support;
 #[path = "support/terminal.rs"]
 mod terminal;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use support::{XTASK, write_program};
 use terminal::Terminal;
 use xshell::{Shell, TempDir, cmd};
 
-const READY: &str = "READY>";
+const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
+/// What is typed ahead of a TAB, and the arguments that cargo is to be called with then.
+const LINES: [(&str, &str); 5] = [
+    ("cargo xtask cache-s", "xtask cache-status"),
+    ("cargo xtask cache-clean --keep", "xtask cache-clean --keep-cache"),
+    ("cargo +nightly xtask cache-s", "+nightly xtask cache-status"),
+    // Everything else is for the completion that was there before, which knows one word.
+    ("cargo buil", "build"),
+    ("cargo run xtask cache-s", "run xtask cache-s"),
+];
 
-/// A shell whose start-up file a test writes.
-struct Kind {
-    name: &'static str,
-    /// The command that starts it, and the name of the start-up file; `FOLDER` is the test's folder.
-    start: &'static str,
-    file: &'static str,
-    /// Lines of the start-up file that set the prompt.
-    prompt: &'static str,
-    source: &'static str,
+/// A home in which `cargo` writes down what it is called with.
+struct Home {
+    dir: TempDir,
+    script: PathBuf,
 }
 
-const BASH: Kind = Kind {
-    name: "bash",
-    start: "bash --noprofile --rcfile FOLDER/rc -i",
-    file: "rc",
-    prompt: "PS1='READY>'\nbind 'set enable-bracketed-paste off'\n",
-    source: "source FOLDER/script\n",
-};
-
-const ZSH: Kind = Kind {
-    name: "zsh",
-    start: "ZDOTDIR=FOLDER zsh -d -i",
-    file: ".zshrc",
-    prompt: "PS1='READY>'\nautoload -Uz compinit\ncompinit -D\n",
-    source: "source FOLDER/script\n",
-};
-
-const FISH: Kind = Kind {
-    name: "fish",
-    start: "HOME=FOLDER XDG_CONFIG_HOME=FOLDER fish --no-config --init-command 'source FOLDER/rc'",
-    file: "rc",
-    prompt: "function fish_prompt\n  echo -n READY\\>\nend\nset -g fish_autosuggestion_enabled 0\n",
-    source: "source FOLDER/script\n",
-};
-
-const ELVISH: Kind = Kind {
-    name: "elvish",
-    start: "HOME=FOLDER XDG_STATE_HOME=FOLDER elvish -rc FOLDER/rc",
-    file: "rc",
-    prompt: "set edit:prompt = { print 'READY>' }\nset edit:rprompt = { }\n",
-    source: "eval (slurp < FOLDER/script)\n",
-};
-
-impl Kind {
-    /// Starts the shell, types each line, and gives back what cargo was given by them.
-    fn given(&self, before: &str, sourced: usize, lines: &[&str]) -> Vec<String> {
+impl Home {
+    fn new(shell: &str) -> Self {
         let sh = Shell::new().unwrap();
-        let name = self.name;
-        assert!(cmd!(sh, "which {name}").quiet().ignore_stdout().run().is_ok(), "cargo xtask ci installs {name}");
-        let dir: TempDir = sh.create_temp_dir().unwrap();
-        let folder = dir.path().to_str().unwrap();
-        let here = |text: &str| text.replace("FOLDER", folder);
-        let record = dir.path().join("record");
-        write_program(dir.path(), "cargo", &format!("#!/bin/sh\necho \"$*\" >>{}\n", record.display()));
-        let script = cmd!(sh, "{XTASK} completions {name}").quiet().read().unwrap();
-        std::fs::write(dir.path().join("script"), script).unwrap();
-        let rc = [self.prompt, before, &self.source.repeat(sourced)].concat();
-        std::fs::write(dir.path().join(self.file), here(&rc)).unwrap();
-        let path = format!("{folder}:/usr/bin:/bin");
-        let mut terminal = Terminal::start(&here(self.start), &[("PATH", &path)]);
-        for (index, line) in lines.iter().enumerate() {
-            let prompts = move |text: &str| text.matches(READY).count() > index;
-            until(&terminal, || prompts(&terminal.text()));
-            terminal.types(&format!("{line}\r"));
-            until(&terminal, || recorded(&record).len() > index);
+        let dir = sh.create_temp_dir().unwrap();
+        let script = dir.path().join("script");
+        std::fs::write(&script, cmd!(sh, "{XTASK} completions {shell}").quiet().read().unwrap()).unwrap();
+        Self { dir, script }
+    }
+
+    /// A path in it.
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file that the shell reads when it starts: `SCRIPT` and `OUT` stand for the two paths.
+    fn rc(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        let text = text.replace("SCRIPT", self.script.to_str().unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text.replace("OUT", self.path("out").to_str().unwrap())).unwrap();
+        path
+    }
+
+    fn ran(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("out")).unwrap_or_default();
+        text.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    /// Types lines into a shell, each with a TAB, and compares what cargo was called with.
+    fn types(&self, when: &str, shell: &str, lines: &[(&str, &str)]) {
+        let _ = std::fs::remove_file(self.path("out"));
+        let home = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        let (root, config, data) = (self.dir.path().to_str().unwrap().to_owned(), home(".config"), home(".local"));
+        let env = [("HOME", &*root), ("ZDOTDIR", &root), ("XDG_CONFIG_HOME", &config), ("XDG_DATA_HOME", &data)];
+        let mut terminal = Terminal::start(shell, &env);
+        terminal.until_written(|text| text.contains("ready>"));
+        for (index, (typed, _)) in lines.iter().enumerate() {
+            std::thread::sleep(Duration::from_millis(200));
+            terminal.types(&format!("{typed}\t"));
+            std::thread::sleep(Duration::from_millis(400));
+            terminal.types("\r");
+            terminal.until_written(|_| self.ran().len() > index);
         }
-        terminal.types("exit\r");
-        terminal.quit();
-        recorded(&record)
+        let wanted: Vec<&str> = lines.iter().map(|(_, wanted)| *wanted).collect();
+        assert_eq!(self.ran(), wanted, "{shell}, {when}");
     }
 }
 
-fn recorded(file: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.lines().map(|line| line.trim_end().to_owned()).collect()
+/// The script is sourced once, and three times.
+fn once_and_more(line: &str) -> [(String, String); 2] {
+    [1, 3].map(|times| (format!("sourced {times} times"), format!("{line}\n").repeat(times)))
 }
 
-fn until(terminal: &Terminal, so: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !so() {
-        assert!(Instant::now() < until, "{}", terminal.text());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn bash(home: &Home, when: &str, setup: &str, lines: &[(&str, &str)]) {
+    let rc = home.rc("bashrc", &format!("{setup}\ncargo() {{ echo \"$*\" >>OUT; }}\nPS1='ready> '\n"));
+    home.types(when, &format!("bash --noprofile --rcfile {} -i", display(&rc)), lines);
 }
 
-const LINES: [&str; 4] =
-    ["cargo xtask cache-s\t", "cargo xtask cache-logs --fol\t", "cargo xtask --dry-r\t", "cargo buil\t"];
-const COMPLETED: [&str; 4] = ["xtask cache-status", "xtask cache-logs --follow", "xtask --dry-run", "build-as-before"];
+fn display(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
 
-/// Each completion that cargo may have had before, and the same after the script was sourced once, twice and thrice.
-fn completes(kind: &Kind, before: &[&str]) {
-    for before in before {
-        for sourced in [1, 2, 3] {
-            assert_eq!(kind.given(before, sourced, &LINES), COMPLETED, "{before}, sourced {sourced} times");
-        }
-    }
-    // Where cargo had none, a file is completed.
-    let dir = Shell::new().unwrap().create_temp_dir().unwrap();
-    let file = dir.path().join("read-me-now").into_os_string().into_string().unwrap();
-    std::fs::write(&file, "").unwrap();
-    let line = format!("cargo {}\t", file.trim_end_matches("now"));
-    for sourced in [1, 2] {
-        assert_eq!(kind.given("", sourced, &[&line, LINES[0]]), [&file, COMPLETED[0]], "sourced {sourced} times");
+/// What completes cargo before: it knows one word.
+const BASH_STANDIN: &str = "_standin() { COMPREPLY=(); [[ build != \"$2\"* ]] || COMPREPLY=(build); }";
+
+#[test]
+fn bash_completes_tasks_and_their_flags_and_all_else_as_before() {
+    let home = Home::new("bash");
+    for (when, source) in once_and_more("source SCRIPT") {
+        bash(&home, &when, &format!("{BASH_STANDIN}\ncomplete -F _standin cargo\n{source}"), &LINES);
     }
 }
 
 #[test]
-fn bash_completes_the_tasks_and_what_it_completed_before() {
-    let function = "_before() { COMPREPLY=($(compgen -W build-as-before -- \"$2\")); }\ncomplete -F _before cargo\n";
-    let words = "complete -o nosort -W 'build-as-before other' cargo\n";
-    let command = "complete -C 'echo build-as-before; true' cargo\n";
-    // As bash-completion does it: when it is first asked for.
-    let lazily = "_completion_loader() { complete -W build-as-before \"$1\"; return 124; }\n\
-                  complete -D -F _completion_loader\n";
-    completes(&BASH, &[function, words, command, lazily]);
+fn bash_knows_what_completed_cargo_before_and_afterwards_however_it_is_registered() {
+    let home = Home::new("bash");
+    let wrapper = "_wrapper() { _wrapped \"$@\"; }";
+    let wrap =
+        "_wrapped=$(complete -p cargo | sed 's/.*-F //; s/ .*//'); eval \"_wrapped() { $_wrapped \\\"\\$@\\\"; }\"";
+    let loader = "_loader() { complete -F _standin \"$1\"; return 124; }; complete -D -F _loader";
+    for (when, setup) in [
+        ("a list of words", "complete -W 'build bench' cargo; source SCRIPT; source SCRIPT".to_owned()),
+        ("registered afterwards", "source SCRIPT; complete -F _standin cargo; source SCRIPT; source SCRIPT".to_owned()),
+        ("loaded when it is needed", format!("{loader}; source SCRIPT; source SCRIPT")),
+        (
+            "wrapped by another script",
+            format!(
+                "complete -F _standin cargo; source SCRIPT; {wrap}; {wrapper}; complete -F _wrapper cargo; source SCRIPT; source SCRIPT"
+            ),
+        ),
+    ] {
+        bash(&home, when, &format!("{BASH_STANDIN}\n{setup}"), &LINES);
+    }
+    // Without any, files are completed, as bash does.
+    std::fs::write(home.path("some-file"), "").unwrap();
+    let there = format!("{}/some-file", home.dir.path().display());
+    bash(&home, "nothing", "source SCRIPT; source SCRIPT", &[LINES[0], ("cargo ~/some-f", &there)]);
 }
 
 #[test]
-fn zsh_completes_the_tasks_and_what_it_completed_before() {
-    completes(&ZSH, &["_before() { compadd build-as-before }\ncompdef _before cargo\n"]);
+fn zsh_completes_tasks_and_their_flags_and_all_else_as_before() {
+    let home = Home::new("zsh");
+    let standin = "autoload -Uz compinit; compinit -u -D; _standin() { compadd build }";
+    let cargo = "cargo() { echo \"$*\" >>OUT }\nPS1='ready> '\n";
+    let before = |source: &str| format!("{standin}\ncompdef _standin cargo\n{source}\n{cargo}");
+    for (when, source) in once_and_more("source SCRIPT") {
+        home.rc(".zshrc", &before(&source));
+        home.types(&when, "zsh -i", &LINES);
+    }
+    let wrapper = "_before=$_comps[cargo]; _wrapper() { $_before }; compdef _wrapper cargo";
+    for (when, source) in [
+        ("registered afterwards", "source SCRIPT; compdef _standin cargo; source SCRIPT; source SCRIPT".to_owned()),
+        ("wrapped by another script", format!("source SCRIPT; {wrapper}; source SCRIPT; source SCRIPT")),
+    ] {
+        home.rc(".zshrc", &before(&source));
+        home.types(when, "zsh -i", &LINES);
+    }
 }
 
 #[test]
-fn fish_completes_the_tasks_and_what_it_completed_before() {
-    completes(&FISH, &["complete -c cargo -n __fish_use_subcommand -f -a build-as-before\n"]);
+fn fish_completes_tasks_and_their_flags_and_all_else_as_before() {
+    let home = Home::new("fish");
+    for (when, source) in once_and_more("source SCRIPT") {
+        let standin = "complete -c cargo -n __fish_use_subcommand -f -a build";
+        let prompt = "function fish_prompt; echo 'ready> '; end; function fish_greeting; end";
+        // The completion for cargo that comes with fish asks cargo itself.
+        let cargo = "function cargo; contains -- --list $argv; or echo $argv >>OUT; end";
+        home.rc(".config/fish/completions/cargo.fish", standin);
+        home.rc(".config/fish/config.fish", &format!("{source}\n{prompt}\n{cargo}\n"));
+        home.types(&when, "fish -i", &LINES);
+    }
 }
 
 #[test]
-fn elvish_completes_the_tasks_and_what_it_completed_before() {
-    completes(&ELVISH, &["set edit:completion:arg-completer[cargo] = {|@words| put build-as-before }\n"]);
+fn elvish_completes_tasks_and_their_flags_and_all_else_as_before() {
+    let home = Home::new("elvish");
+    let standin = "set edit:completion:arg-completer[cargo] = {|@words| if (== (count $words) 2) { put build } }";
+    let cargo = "fn cargo {|@words| echo $@words >>OUT }\nset edit:prompt = { put 'ready> ' }\n";
+    for (when, source) in once_and_more("eval (slurp <SCRIPT)") {
+        let rc = home.rc("rc.elv", &format!("{standin}\n{source}\n{cargo}"));
+        home.types(&when, &format!("elvish -rc {}", display(&rc)), &LINES);
+    }
+    // With nothing before, files are completed, as elvish does.
+    std::fs::write(home.path("some-file"), "").unwrap();
+    let rc = home.rc("rc.elv", &format!("eval (slurp <SCRIPT)\neval (slurp <SCRIPT)\n{cargo}"));
+    let there = format!("{}/some-file", home.dir.path().display());
+    let typed = format!("cargo {}/some-f", home.dir.path().display());
+    home.types("nothing", &format!("elvish -rc {}", display(&rc)), &[LINES[0], (&typed, &there)]);
+}
+
+#[test]
+fn the_text_for_powershell_registers_a_completer_for_cargo() {
+    let text = std::fs::read_to_string(Home::new("powershell").script).unwrap();
+    for line in [
+        "Register-ArgumentCompleter -Native -CommandName 'cargo-xtask' -ScriptBlock {",
+        "Register-ArgumentCompleter -Native -CommandName 'cargo' -ScriptBlock $global:CargoOrXtask",
+        // Run again, it does not take itself for what was there before.
+        "if (-not [object]::ReferenceEquals($cargoCompleter, $global:CargoOrXtask)) {",
+        "        & $global:CargoBeforeXtask $wordToComplete $commandAst $cursorPosition",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+    assert!(text.contains("\"$($elements[$at])\" -eq 'xtask'"));
+    for (open, close) in [('{', '}'), ('(', ')')] {
+        // Help texts have both kinds, in pairs.
+        assert_eq!(text.matches(open).count(), text.matches(close).count(), "{open}{close}");
+    }
 }

@@ -46,14 +46,19 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
+    /// Waits until what was written to it is so.
+    pub fn until_written(&self, so: impl Fn(&str) -> bool) {
+        let until = Instant::now() + Duration::from_secs(30);
+        let text = || String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned();
+        while !so(&text()) {
+            assert!(Instant::now() < until, "{}", text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What is on it now, a line a row.
     pub fn rows(&self) -> Vec<String> {
         shown(&String::from_utf8_lossy(&self.written.lock().unwrap()))
-    }
-
-    /// Everything that was written to it.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
     }
 
     /// Waits until something is so.
@@ -67,22 +72,12 @@ impl Terminal {
 
     /// Its exit code, and what is left on the terminal.
     pub fn end(mut self) -> (Option<i32>, Vec<String>) {
-        let code = self.finish();
-        (code, self.rows())
-    }
-
-    /// Waits until it ends, whatever is left on the terminal.
-    pub fn quit(mut self) {
-        self.finish();
-    }
-
-    fn finish(&mut self) -> Option<i32> {
         // An end of its input would reach the command as Ctrl-D.
         let stdin = self.child.stdin.take();
         let code = self.child.wait().unwrap().code();
         drop(stdin);
         self.reader.take().unwrap().join().unwrap();
-        code
+        (code, self.rows())
     }
 }
 
