@@ -12,7 +12,7 @@ use crate::cli::Up;
 use crate::config::{Config, Mirror, Offline};
 use crate::container::Container;
 use crate::docker::{self, Mode};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Error, Finding, Result, of_signal};
 use crate::exec::{Cmd, ReadOnly, Runner};
 use crate::observe::{self, each, together};
 use crate::plan::{self, Observed, Plan, Tried};
@@ -200,7 +200,7 @@ pub fn logs(app: &App, hosts: &[String], follow: bool, tail: u32) -> Result<()> 
     for (host, result) in results {
         match result {
             // Whoever follows ends it with Ctrl-C.
-            Err(Error::Interrupted { signal, .. }) if follow => return Err(Error::Ended { signal }),
+            Err(Error::Interrupted { signal, .. }) if follow => return Err(Error::Ended { code: of_signal(signal) }),
             Ok(true) => {}
             Ok(false) => {
                 let problem = "its log cannot be read; the engine's word for it is above";

@@ -122,11 +122,12 @@ pub enum Error {
         /// What state things are in now.
         left: String,
     },
-    /// Ended by a signal where that is the way to end.
+    /// The end with this code, of which nothing more is to be said: a signal was the way to end, or the program that went
+    /// on instead of this one has said it.
     #[error("")]
     Ended {
-        /// The signal's number.
-        signal: usize,
+        /// The exit code.
+        code: u8,
     },
     /// The operating system refused something.
     #[error("cannot {what}: {source}")]
@@ -149,9 +150,8 @@ impl Error {
         match self {
             Self::Usage { .. } | Self::Config { .. } => USAGE,
             Self::Negative(_) => NEGATIVE,
-            Self::Interrupted { signal, .. } | Self::Ended { signal } => {
-                128u8.saturating_add(u8::try_from(*signal).unwrap_or(0))
-            }
+            Self::Interrupted { signal, .. } => of_signal(*signal),
+            Self::Ended { code } => *code,
             _ => FAILED,
         }
     }
@@ -166,6 +166,11 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// The exit code of a process that a signal has ended, as shells have it.
+pub fn of_signal(signal: usize) -> u8 {
+    128u8.saturating_add(u8::try_from(signal).unwrap_or(0))
 }
 
 fn quoted(lines: &[String]) -> String {

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::cli::Up;
 use crate::engine::Need;
-use crate::error::{Error, Result};
+use crate::error::{Error, FAILED, Result};
 use crate::exec::{Cmd, Runner};
 use crate::{cache, engine, image, report};
 
@@ -101,7 +101,11 @@ fn in_the_group(app: &App) -> Result<()> {
     let cmd = Cmd::write("sg").args(["docker", "-c", &this]).inheriting_secrets();
     let fix = "log in again, so that the group docker is yours, and run this again";
     if app.processes.run(&Cmd::read("sg").args(["docker", "-c", "docker version"]))?.ok() {
-        app.processes.answering(&cmd)?.checked(&cmd, fix)?;
+        match app.processes.answering(&cmd)?.code {
+            Some(0) => {}
+            // It has said what failed, on this terminal and in this task's words.
+            code => return Err(Error::Ended { code: code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED) }),
+        }
         app.term.step("log in again before you use docker yourself: the group docker is yours from then on");
         return Ok(());
     }

@@ -99,7 +99,11 @@ pub fn remove(app: &App, place: &Place, talos: Option<&Talos>) -> Result<()> {
             app.term.warn("talosctl did not remove all of it; what is left goes by its labels and processes");
         }
     }
-    by_label(runner, &look()?)?;
+    // What the engine refused may be what somebody else has removed meanwhile: what is left afterwards tells.
+    let refused = match by_label(runner, &look()?) {
+        Err(error @ Error::Command { .. }) => Some(error),
+        other => other.map(|()| None)?,
+    };
     if provisioner == Provisioner::Qemu {
         machines(runner, place, bridge.as_deref())?;
     }
@@ -108,7 +112,7 @@ pub fn remove(app: &App, place: &Place, talos: Option<&Talos>) -> Result<()> {
         let problem = format!("this is still there: {}", left.phrases().join("; "));
         let finding =
             Finding::new(format!("cluster {}", place.name()), problem, "remove it by hand, then run this again");
-        return Err(Error::Blocked(vec![finding]));
+        return Err(refused.unwrap_or(Error::Blocked(vec![finding])));
     }
     let previous = record.as_ref().and_then(|record| record.previous_context.as_deref());
     let stay = match talos {
