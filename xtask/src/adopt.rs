@@ -25,14 +25,14 @@ pub fn save_store(run: &Reconcile, mirror: &Mirror, observed: &Observed, id: &st
         }
         run.go(&docker::remove_copiers(std::slice::from_ref(&earlier.id)))?;
     }
-    run.go(&docker::stop(std::slice::from_ref(&mirror.name)))?;
+    run.go(&docker::stop(std::slice::from_ref(&container.id)))?;
     if done.is_some_and(|earlier| has_copied_all(&earlier, container)) {
         return Ok(());
     }
-    let copied = run.go(&docker::copy_store(mirror, &run.config.prefix, id));
+    let copied = run.go(&docker::copy_store(mirror, &container.id, &run.config.prefix, id));
     match &copied {
         Ok(()) => run.go(&docker::remove_copiers(&[docker::copier(mirror)]))?,
-        Err(_) => go_on(run, mirror, id)?,
+        Err(_) => go_on(run, mirror, container, id)?,
     }
     copied
 }
@@ -60,14 +60,14 @@ fn another_run(run: &Reconcile, copier: &Container) -> Result<()> {
 
 /// Lets the container go on as it was. The end of a client is no end of the copy, which has to be ended itself; it stays
 /// as the sign of an unfinished one.
-fn go_on(run: &Reconcile, mirror: &Mirror, id: &str) -> Result<()> {
+fn go_on(run: &Reconcile, mirror: &Mirror, container: &Container, id: &str) -> Result<()> {
     match copier(run.runner, mirror)? {
         // Another run was faster, and has stopped the container for its own copy.
         Some(copier) if copier.label(LABEL_RUN) != Some(id) => return Ok(()),
         Some(copier) if copier.state.status == "running" => run.go(&docker::kill(&copier.id))?,
         _ => {}
     }
-    run.go(&docker::start(&mirror.name))?;
+    run.go(&docker::start(&container.id))?;
     run.term.step(&format!(
         "The copy of the cache of {} is unfinished, and the container runs as before; \
          `cargo xtask cache-up --adopt {}` starts the copy over",
@@ -81,7 +81,10 @@ fn go_on(run: &Reconcile, mirror: &Mirror, id: &str) -> Result<()> {
 /// # Errors
 /// The engine refuses.
 pub fn discard(run: &Reconcile, mirror: &Mirror) -> Result<()> {
-    run.go(&docker::remove_copiers(&[docker::copier(mirror)]))?;
+    // Releases before 20.10 call it a failure that it is gone.
+    if let Some(copier) = copier(run.runner, mirror)? {
+        run.go(&docker::remove_copiers(&[copier.id]))?;
+    }
     run.go(&docker::discard_copy(mirror, &run.config.prefix))
 }
 

@@ -182,6 +182,9 @@ impl Clean<'_> {
                 return Err(self.in_use(first)?.unwrap_or(error));
             }
         }
+        if let Some(error) = self.in_use(first)? {
+            return Err(error);
+        }
         let cmd = commands.remove(0);
         self.runner.run(&cmd)?.checked(&cmd, "see what the engine says of it, then run this again").map(|_| ())
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use camino::Utf8Path;
 use serde::Deserialize;
 
+use crate::command::without_userinfo;
 use crate::config::Mirror;
 use crate::credentials;
 use crate::docker::{self, DEBUG_PORT, LABEL_MODE, Mode, PORT, REMOTE, STORE};
@@ -136,6 +137,11 @@ impl Container {
         variables.iter().find_map(|variable| variable.strip_prefix(REMOTE)?.strip_prefix('='))
     }
 
+    /// The same as it may be shown: one that was made by hand may hold a password.
+    pub fn shown_upstream(&self) -> Option<String> {
+        self.upstream().map(without_userinfo)
+    }
+
     /// Whether it is a registry of ours, or a proxy at all.
     pub fn is_registry(&self) -> bool {
         self.label(LABEL_MODE).is_some() || self.upstream().is_some()
@@ -238,6 +244,11 @@ impl Container {
         self.mounts.iter().map(|mount| mount.destination.as_str()).find(holds)
     }
 
+    /// Where it may keep what it has cached, if not in its store, as far as its description tells.
+    pub fn kept_elsewhere(&self) -> Option<&str> {
+        self.other_root().or(self.other_mount())
+    }
+
     /// The volume that its store is on, where that has no name that anybody gave it, and so goes with the container.
     pub fn anonymous_store(&self) -> Option<&str> {
         self.store().filter(|name| is_anonymous(name))
@@ -297,7 +308,7 @@ impl Container {
         };
         compare("image", self.image(), &mirror.image);
         if self.mode() == Mode::Proxy {
-            compare("upstream", self.upstream().unwrap_or("none"), &mirror.upstream);
+            compare("upstream", &self.shown_upstream().unwrap_or_else(|| "none".to_owned()), &mirror.upstream);
         }
         compare("published port", &self.published(), &listen.ports(mirror.port));
         compare("restart policy", &self.host_config.restart_policy.name, "always");

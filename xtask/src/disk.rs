@@ -17,6 +17,28 @@ pub fn folder(runner: &dyn Runner, folder: &Utf8Path) -> Option<u64> {
     if is_here(runner) { files(folder).ok() } else { None }
 }
 
+/// Whether a registry's store, in a folder of the engine's host, has links to anything cached; `None` where it may not be
+/// read, or is on another host.
+pub fn has_links(runner: &dyn Runner, store: &Utf8Path) -> Option<bool> {
+    fn any(folder: &Utf8Path) -> std::io::Result<bool> {
+        for entry in folder.read_dir_utf8()? {
+            let entry = entry?;
+            let found = entry.file_name() == "link" || (entry.file_type()?.is_dir() && any(entry.path())?);
+            if found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+    if !is_here(runner) || store.read_dir_utf8().is_err() {
+        return None;
+    }
+    match any(&store.join("docker/registry/v2/repositories")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(false),
+        found => found.ok(),
+    }
+}
+
 /// Whether the engine's folders are this host's. Where that cannot be told they are not.
 fn is_here(runner: &dyn Runner) -> bool {
     endpoint::is_local(runner).unwrap_or(false)

@@ -157,12 +157,12 @@ pub fn bytes_on_volumes(volumes: &[String], image: &str) -> Cmd {
 /// The sizes of blobs or manifests in a running registry's store, as `SIZE PATH`; it fails where one is missing, and
 /// still prints the others.
 pub fn blob_sizes(name: &str, paths: &[String]) -> Cmd {
-    docker(Cmd::read("docker"), &["exec", name, "stat", "-c", "%s %n"]).args(paths)
+    docker(Cmd::read("docker").unhurried(), &["exec", name, "stat", "-c", "%s %n"]).args(paths)
 }
 
 /// The room that is left where a folder of a running container is.
 pub fn room_inside(name: &str, folder: &str) -> Cmd {
-    docker(Cmd::read("docker"), &["exec", name, "df", "-P", "-k", folder])
+    docker(Cmd::read("docker").unhurried(), &["exec", name, "df", "-P", "-k", folder])
 }
 
 /// The lines of a registry's configuration that say where its store is. The rest may hold a password.
@@ -304,7 +304,7 @@ pub fn ask_inside(name: &str) -> Cmd {
 
 /// Asks a registry in its own container for a blob that does not exist, under a name that its log will show.
 pub fn ask_inside_for_no_blob(name: &str, repository: &str, user_agent: &str) -> Cmd {
-    let script = format!("exec timeout $t 10 wget -q -U {user_agent} -O /dev/null \"$1\"");
+    let script = format!("exec timeout $t 5 wget -q -U {user_agent} -O /dev/null \"$1\"");
     asked_inside(name, &script, &format!("http://127.0.0.1:5000{}", registry::no_blob(repository)))
 }
 
@@ -436,11 +436,13 @@ const UNFINISHED: &str = ".adopting";
 ///
 /// A registry serves whatever blob it finds, so a copy grows in a folder that none reads, and every file of it moves to
 /// its place at the end, blobs before the links that name them. A move is atomic, as both are on one volume.
-pub fn copy_store(mirror: &Mirror, prefix: &str, run: &str) -> Cmd {
+/// The container is named by its identity: under its name may be another one by now.
+pub fn copy_store(mirror: &Mirror, container: &str, prefix: &str, run: &str) -> Cmd {
     let mount = format!("type=volume,src={},dst=/adopted,volume-label={LABEL_PREFIX}={prefix}", mirror.name);
-    let from = format!("{}:ro", mirror.name);
+    let from = format!("{container}:ro");
     let script = format!(
-        "set -e; new=/adopted/{UNFINISHED}; rm -rf $new; mkdir $new; cp -a {STORE}/. $new/
+        "set -e; [ \"$(stat -c %d:%i {STORE})\" != \"$(stat -c %d:%i /adopted)\" ] || {{ echo 'it is on the volume already' >&2; exit 1; }}
+new=/adopted/{UNFINISHED}; rm -rf $new; mkdir $new; cp -a {STORE}/. $new/
 sizes() {{ cd \"$1\"; find . -type f -print0 | xargs -0 -r stat -c '%s %n' | sort; }}
 sizes {STORE} >/tmp/from; sizes $new >/tmp/to
 cmp -s /tmp/from /tmp/to || {{ echo 'not every file was copied' >&2; exit 1; }}; sync; cd $new
@@ -450,7 +452,7 @@ for part in docker/registry/v2/blobs .; do
     [ -d \"/adopted/${{file%/*}}\" ] || mkdir -p \"/adopted/${{file%/*}}\"
     mv -f \"$file\" \"/adopted/$file\"; done
 done
-cd /; rm -rf $new"
+cd /; [ -z \"$(find $new -type f)\" ] || {{ echo 'not every file was moved' >&2; exit 1; }}; rm -rf $new"
     );
     docker(Cmd::write("docker"), &["run", "--name", &copier(mirror)])
         .args(["--label", &format!("{LABEL_PREFIX}={prefix}"), "--label", &format!("{LABEL_RUN}={run}")])

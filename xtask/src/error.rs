@@ -46,7 +46,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.problem)?;
+        write!(f, "{}: {}", self.subject, without_userinfo(&self.problem))?;
         for line in &self.seen {
             write!(f, "\n  | {}", without_userinfo(line))?;
         }

@@ -36,9 +36,11 @@ const BEFORE_START: Duration = Duration::from_secs(10);
 /// Reads its log, asks the upstream for a token service where that shows no login, and lets it use its credentials once
 /// a start.
 ///
+/// Credentials that were refused are tried `again` where that is asked for: they may have been corrected at the upstream.
+///
 /// # Errors
 /// The engine does not answer.
-pub fn login(runner: &dyn Runner, mirror: &Mirror, container: &Container, bind: Bind) -> Result<Login> {
+pub fn login(runner: &dyn Runner, mirror: &Mirror, container: &Container, bind: Bind, again: bool) -> Result<Login> {
     let start = read(runner, mirror, container)?;
     if start.listens && !start.discovered {
         let mut now = Start::default();
@@ -54,8 +56,8 @@ pub fn login(runner: &dyn Runner, mirror: &Mirror, container: &Container, bind: 
         }
     }
     let verdict = match start.verdict {
-        Some(verdict) => Some(verdict),
-        None => {
+        Some(verdict) if verdict == Verdict::Taken || !again => Some(verdict),
+        _ => {
             check(runner, mirror, bind)?;
             read(runner, mirror, container)?.verdict
         }
@@ -95,11 +97,17 @@ fn asks_plainly(runner: &dyn Runner, mirror: &Mirror) -> Result<bool> {
 /// Lets a proxy ask its upstream for a blob that does not exist, with its credentials; its log has the answer.
 fn check(runner: &dyn Runner, mirror: &Mirror, bind: Bind) -> Result<()> {
     let address = registry::address(mirror, bind);
-    let cached = registry::repositories(&address, 1).into_iter().next();
-    let repository = cached.unwrap_or_else(|| public_repository(&mirror.host).to_owned());
-    if !registry::ask_for_no_blob(&address, &repository, log::CHECK) {
-        runner.run(&docker::ask_inside_for_no_blob(&mirror.name, &repository, log::CHECK))?;
+    if !registry::answers(&address) {
+        // Loopback here is not the engine's.
+        let repository = public_repository(&mirror.host);
+        return runner.run(&docker::ask_inside_for_no_blob(&mirror.name, repository, log::CHECK)).map(|_| ());
     }
+    let cached = registry::repositories(&address, 1).into_iter().next();
+    registry::ask_for_no_blob(
+        &address,
+        &cached.unwrap_or_else(|| public_repository(&mirror.host).to_owned()),
+        log::CHECK,
+    );
     Ok(())
 }
 

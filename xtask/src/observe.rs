@@ -32,8 +32,11 @@ pub struct Look<'a> {
     pub mirrors: &'a [Mirror],
     /// What this run has tried so far.
     pub tried: &'a Tried,
-    /// Whether to ask the upstreams of offline proxies if they are back, which takes seconds for one that is silent.
+    /// Whether to ask the upstreams of offline proxies if they are back, which takes seconds for one that is silent; and
+    /// again for credentials that they refused.
     pub returns: bool,
+    /// Whether it matters what proxies make of their credentials, which may be a question to their upstreams.
+    pub logins: bool,
     /// Whether proxies that were made by hand may be replaced, so that it matters where they keep what they cached.
     pub adopt: bool,
 }
@@ -191,20 +194,20 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
             }
             detail.unusable = match container.mode() {
                 Mode::Offline => container.label(docker::LABEL_UNUSABLE).map(str::to_owned),
-                Mode::Proxy if container.upstream().is_some_and(upstream::refuses_plain_http) => {
+                Mode::Proxy if is_of_tls(runner, container, upstream::refuses_plain_http)? => {
                     Some(upstream::SPEAKS_TLS.to_owned())
                 }
                 Mode::Proxy => None,
             };
-            if detail.answers && account.is_some() {
-                detail.login = Some(login::login(runner, mirror, container, config.bind)?);
+            if detail.answers && look.logins && account.is_some() {
+                detail.login = Some(login::login(runner, mirror, container, config.bind, look.returns)?);
             }
         }
         "restarting" => {
             let output = runner.run(&docker::logs(&mirror.name, CRASH_LINES))?;
             let all = [output.stdout, output.stderr].concat();
             let lines = registry::last_words(&String::from_utf8_lossy(&all));
-            detail.unusable = unusable(container, &lines);
+            detail.unusable = unusable(runner, container, &lines)?;
             detail.cached = detail.unusable.is_some() && has_cached(runner, mirror, container)?;
             detail.crash = Some(lines);
         }
@@ -228,20 +231,27 @@ pub fn own_layer(runner: &dyn Runner, mirror: &Mirror) -> Result<Option<String>>
 }
 
 /// Why the upstream of a registry that ends as soon as it starts cannot be used, where it was reached.
-fn unusable(container: &Container, lines: &[String]) -> Option<String> {
-    match crash(lines) {
+fn unusable(runner: &dyn Runner, container: &Container, lines: &[String]) -> Result<Option<String>> {
+    Ok(match crash(lines) {
         Crash::Unusable(reason) => Some(reason),
-        Crash::Unreachable(reason) if may_be_tls(&reason) && container.upstream().is_some_and(upstream::speaks_tls) => {
+        Crash::Unreachable(reason) if may_be_tls(&reason) && is_of_tls(runner, container, upstream::speaks_tls)? => {
             Some(upstream::SPEAKS_TLS.to_owned())
         }
         _ => None,
-    }
+    })
+}
+
+/// Whether a container's upstream is a server of TLS behind an `http://` address. Asked from this host, where the engine
+/// is: the same address leads another engine elsewhere.
+fn is_of_tls(runner: &dyn Runner, container: &Container, asks: fn(&str) -> bool) -> Result<bool> {
+    let plain = container.upstream().filter(|upstream| upstream.starts_with("http://"));
+    plain.map_or(Ok(false), |upstream| Ok(endpoint::is_local(runner)? && asks(upstream)))
 }
 
 /// Whether a registry has anything cached: by a look at its store where that is allowed, else as its engine gives it out.
 fn has_cached(runner: &dyn Runner, mirror: &Mirror, container: &Container) -> Result<bool> {
-    if let Some(bytes) = container.store_path().and_then(|path| disk::folder(runner, path)) {
-        return Ok(bytes > 0);
+    if let Some(links) = container.store_path().and_then(|path| disk::has_links(runner, path)) {
+        return Ok(links);
     }
     let output = runner.run(&docker::get_links(&mirror.name))?;
     Ok(output.ok() && String::from_utf8_lossy(&output.stdout).contains("/link"))
@@ -366,8 +376,20 @@ pub fn together<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce()
 /// # Errors
 /// There is no client, or the engine does not answer.
 pub fn look(runner: &dyn Runner, config: &Config, mirrors: &[Mirror]) -> Result<Observed> {
+    look_for(runner, config, mirrors, false)
+}
+
+/// The same, with what their health depends on besides: whether credentials are used and taken.
+///
+/// # Errors
+/// As for [`look`].
+pub fn look_at_health(runner: &dyn Runner, config: &Config, mirrors: &[Mirror]) -> Result<Observed> {
+    look_for(runner, config, mirrors, true)
+}
+
+fn look_for(runner: &dyn Runner, config: &Config, mirrors: &[Mirror], logins: bool) -> Result<Observed> {
     crate::tool::Tool::Docker.require()?;
-    observe(runner, &Look { config, mirrors, tried: &Tried::default(), returns: false, adopt: false })
+    observe(runner, &Look { config, mirrors, tried: &Tried::default(), returns: false, logins, adopt: false })
 }
 
 /// Whether a container is ours: it carries the label, or is what the guide would have made.

@@ -49,20 +49,20 @@ pub struct Ground {
     pub origins: BTreeMap<String, String>,
     /// The names for which there was neither a container nor a volume: only what this run makes of those is its own.
     pub fresh: BTreeSet<String>,
-    /// The images that are there for sure.
-    images: BTreeSet<String>,
+    /// The mirrors that this was looked up for.
+    hosts: BTreeSet<String>,
 }
 
 impl Ground {
     /// What was there, as far as it is known outside.
     pub fn new(origins: BTreeMap<String, String>, fresh: BTreeSet<String>) -> Self {
-        Self { origins, fresh, images: BTreeSet::new() }
+        Self { origins, fresh, hosts: BTreeSet::new() }
     }
 
-    fn add(&mut self, other: Self, images: BTreeSet<String>) {
+    fn add(&mut self, other: Self, hosts: BTreeSet<String>) {
         self.origins.extend(other.origins);
         self.fresh.extend(other.fresh);
-        self.images.extend(images);
+        self.hosts.extend(hosts);
     }
 }
 
@@ -121,7 +121,7 @@ impl Reconcile<'_> {
     pub fn plan(&self, tried: &Tried) -> Result<(Plan, Observed)> {
         let observed = observe(
             self.runner,
-            &Look { config: self.config, mirrors: self.mirrors, tried, returns: true, adopt: self.adopt },
+            &Look { config: self.config, mirrors: self.mirrors, tried, returns: true, logins: true, adopt: self.adopt },
         )?;
         let wanted = Wanted { config: self.config, mirrors: self.mirrors, adopt: self.adopt };
         Ok((up(wanted, &observed), observed))
@@ -129,7 +129,7 @@ impl Reconcile<'_> {
 
     /// Brings the mirrors up. What this run created and could not bring up, it takes back.
     ///
-    /// `before` is asked ahead of each plan that creates something from an image that it was not asked about yet.
+    /// `before` is asked ahead of each plan that creates something for a mirror that it was not asked about yet.
     ///
     /// # Errors
     /// Something stands in the way, or a proxy does not answer in time.
@@ -139,7 +139,8 @@ impl Reconcile<'_> {
         if let Err(error) = result {
             let taken = self.take_back(&run);
             if !taken.is_empty() {
-                self.term.step(&format!("took back {}: created in this run, and never answered", taken.join(", ")));
+                self.term
+                    .step(&format!("Removed {}, which this run created and which never answered", taken.join(", ")));
             }
             return Err(match error {
                 Error::Interrupted { signal, .. } => Error::Interrupted {
@@ -166,10 +167,10 @@ impl Reconcile<'_> {
                 return done(plan, steps, observed);
             }
             let made = self.mirrors.iter().filter(|mirror| plan.makes(&mirror.host));
-            let images: BTreeSet<String> = made.map(|mirror| mirror.image.clone()).collect();
-            if !images.is_subset(&run.ground.images) {
+            let made: BTreeSet<String> = made.map(|mirror| mirror.host.clone()).collect();
+            if !made.is_subset(&run.ground.hosts) {
                 let begun = Instant::now();
-                run.ground.add(before(&plan, &observed)?, images);
+                run.ground.add(before(&plan, &observed)?, made);
                 // An image takes as long as the network needs for it, and no proxy can answer before.
                 deadline += begun.elapsed();
             }
@@ -204,7 +205,7 @@ impl Reconcile<'_> {
         let (limit, fix) = if late {
             (format!("within {} s", self.timeout.as_secs()), "run it again with a longer --timeout")
         } else {
-            (format!("after {ROUNDS} attempts"), "run it again")
+            ("yet".to_owned(), "run it again")
         };
         let problem = format!("not up {limit}: {}", step.why.join("; "));
         Finding::new(&step.host, problem, format!("{fix}, or read `cargo xtask cache-logs {}`", step.host))
@@ -246,7 +247,11 @@ impl Reconcile<'_> {
         // Two proxies may exchange their ports: what is replaced goes before anything comes.
         let mut going = ok(&failures);
         going.retain(|step| matches!(step.action, Action::Replace(_) | Action::Adopt(_)));
-        let remove = |mirror: &Mirror, _: &Step| self.go(&docker::remove(std::slice::from_ref(&mirror.name)));
+        // By identity: under that name may be another container by now, of another run.
+        let remove = |mirror: &Mirror, _: &Step| {
+            let found = apply.observed.containers.get(&mirror.name);
+            found.map_or(Ok(()), |container| self.go(&docker::remove(std::slice::from_ref(&container.id))))
+        };
         failures.extend(self.all(&going, remove)?);
         failures.extend(self.all(&ok(&failures), |mirror, step| self.step(mirror, step, apply))?);
         Ok(failures)

@@ -7,7 +7,7 @@ use crate::config::{Bind, Mirror};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a proxy may take to ask its upstream.
-const UPSTREAM_PATIENCE: Duration = Duration::from_secs(10);
+const UPSTREAM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a mirror answers from this host, as `ADDRESS:PORT`.
 pub fn address(mirror: &Mirror, bind: Bind) -> String {
@@ -44,12 +44,12 @@ pub fn no_blob(repository: &str) -> String {
     format!("/v2/{repository}/blobs/sha256:{:064}", 0)
 }
 
-/// Asks a registry for a blob that does not exist, under a name that its log will show; whether it answered at all.
-pub fn ask_for_no_blob(address: &str, repository: &str, user_agent: &str) -> bool {
+/// Asks a registry for a blob that does not exist, under a name that its log will show. Its log has the answer, too.
+pub fn ask_for_no_blob(address: &str, repository: &str, user_agent: &str) {
     let config = ureq::Agent::config_builder().timeout_global(Some(UPSTREAM_PATIENCE)).proxy(None);
     let agent = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
     let url = format!("http://{address}{}", no_blob(repository));
-    agent.get(url).header("User-Agent", user_agent).call().is_ok()
+    let _ = agent.get(url).header("User-Agent", user_agent).call();
 }
 
 /// What `/debug/vars` of a registry says; `None` when it does not answer with JSON within two seconds.

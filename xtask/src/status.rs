@@ -13,9 +13,9 @@ use crate::exec::Runner;
 use crate::login::Login;
 use crate::observe::{self, each};
 use crate::plan::{self, Observed, differs};
-use crate::traffic::log::Log;
+use crate::traffic::log::{self, Log};
 use crate::traffic::{self, Traffic};
-use crate::{cache, disk, registry, report};
+use crate::{cache, disk, login, registry, report};
 
 /// Each mirror as it was observed, as JSON: the stable form of it.
 pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
@@ -31,9 +31,10 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
             "image": container.map(Container::image),
             "image_origin": container.and_then(|container| container.label(LABEL_IMAGE)),
             // What it asks, not what it is to ask.
-            "upstream": proxy.and_then(Container::upstream).unwrap_or(&mirror.upstream),
+            "upstream": proxy.and_then(Container::shown_upstream).unwrap_or_else(|| mirror.upstream.clone()),
             "differs": container.map(|container| differs(mirror, container, observed)),
             "address": registry::address(mirror, app.config.bind),
+            "flaw": plan::flaw(mirror, observed).map(|flaw| json!({ "problem": flaw.problem, "fix": flaw.fix })),
         })
     };
     mirrors.iter().map(row).collect()
@@ -89,13 +90,14 @@ pub fn figures(runner: &dyn Runner, mirrors: &[Mirror], observed: &Observed) -> 
 /// What a proxy that runs did, and since when its log tells.
 fn traffic(runner: &dyn Runner, container: &Container) -> Result<Figures> {
     let started = container.state.started_at.clone();
-    let output = runner.run(&docker::logs_since(container.name(), &started))?;
+    let output = runner.run(&docker::logs_since(container.name(), &login::since(&started)))?;
     // Where the log driver keeps nothing that could be read, there is nothing true to say.
     if !output.ok() {
         return Ok(Figures { since: Some(started), ..Figures::default() });
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let begins = traffic::begins(&text, &started);
+    let text = log::of_this_start(&text, &started);
+    let begins = traffic::begins(text, &started);
     let log = Log::read(text.lines(), begins.as_deref());
     let (sizes, volume_full) = in_store(runner, container, &log)?;
     let vars = container.counters().and_then(|address| registry::debug_vars(&address));
@@ -132,7 +134,7 @@ fn in_store(runner: &dyn Runner, container: &Container, log: &Log) -> Result<(BT
 /// The engine does not answer; or, with exit code 3, a proxy is not healthy.
 pub fn status(app: &App, hosts: &[String]) -> Result<()> {
     let mirrors = app.config.select(hosts)?;
-    let observed = observe::look(&app.processes, &app.config, &mirrors)?;
+    let observed = observe::look_at_health(&app.processes, &app.config, &mirrors)?;
     let figures = figures(&app.processes, &mirrors, &observed)?;
     let mut rows = rows(app, &mirrors, &observed);
     let full = |mirror: &Mirror| figures.get(&mirror.host).is_some_and(|figures| figures.volume_full);
@@ -161,8 +163,10 @@ fn unhealthy(config: &Config, mirrors: &[Mirror], observed: &Observed, flaws: &[
     let flawed = |mirror: &Mirror| flaws.iter().any(|flaw| flaw.subject == mirror.host);
     let by_hand = |mirror: &Mirror| {
         let container = observed.containers.get(&mirror.name);
-        container.is_some_and(|container| container.label(LABEL_PREFIX).is_none())
-            && observed.containers.get(&mirror.name).is_some_and(|c| !differs(mirror, c, observed).is_empty())
+        container.is_some_and(|container| {
+            let adoptable = container.upstream().is_some() && container.kept_elsewhere().is_none();
+            container.label(LABEL_PREFIX).is_none() && adoptable && !differs(mirror, container, observed).is_empty()
+        })
     };
     let flaws = of(&|mirror| flawed(mirror));
     let made_by_hand = of(&|mirror| !flawed(mirror) && by_hand(mirror));

@@ -45,7 +45,9 @@ struct Adoption {
 impl Adoption {
     /// A registry image with that `cp`, and images to cache.
     fn new(kind: Kill) -> Self {
-        let world = World::new(&format!("{kind:?}").to_lowercase());
+        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let world = World::new(&format!("{kind:?}{count}").to_lowercase());
         let (slow, maker) = (format!("registry:2-{}slow", world.prefix), format!("{}maker", world.prefix));
         let script = format!("cat >/slow <<'END'\n{SLOW_SHELL}END\nchmod 755 /slow; mv /slow /bin/sh");
         let sh = &world.sh;
@@ -125,6 +127,7 @@ impl Adoption {
         assert!(matches!(output.status.code(), Some(143 | 0)), "{said}");
         if said.contains("is unfinished") {
             // What cannot be finished leaves the container as it was, and serving.
+            support::wait_for(self.world.ports[0]);
             self.image.pull(self.world.ports[0]).unwrap();
         }
     }
@@ -219,6 +222,26 @@ fn killed_at(moments: u32) {
             });
         }
     });
+}
+
+#[test]
+fn two_adoptions_at_once_both_end_well_and_one_of_them_copies() {
+    let adoption = Adoption::new(Kill::Task);
+    adoption.by_hand(&adoption.image);
+    let config = adoption.world.config().into_os_string().into_string().unwrap();
+    let adopt = |delay: u64| {
+        std::thread::sleep(Duration::from_millis(delay));
+        support::xtask(&xshell::Shell::new().unwrap(), &["--config", &config, "cache-up", "--adopt", "docker.io"])
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| adopt(2_000));
+        for run in [adopt(0), other.join().unwrap()] {
+            assert_eq!(run.code, Some(0), "{run:?}");
+        }
+    });
+    adoption.is_sound("two at once");
+    adoption.world.upstream("stop");
+    adoption.image.pull(adoption.world.ports[0]).unwrap();
 }
 
 #[test]

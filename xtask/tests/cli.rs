@@ -285,7 +285,8 @@ fn a_password_that_is_not_text_is_refused_and_never_shown() {
 #[test]
 fn a_password_in_the_engines_address_is_never_shown() {
     for host in ["tcp://me:hunter2@127.0.0.1:1", "tcp://me:hun/ter2@127.0.0.1:1", "foo://me:hunter2@x"] {
-        for task in [&["cache-up"][..], &["-v", "cache-status"], &["onboard", "--yes"], &["cluster", "--docker"]] {
+        let tasks = [&["cache-up"][..], &["-v", "cache-status"], &["onboard", "--yes"], &["cluster", "--docker"]];
+        for task in [&tasks[..], &[&["--json", "cache-status"], &["--json", "onboard", "--yes"]]].concat() {
             let run = run(task, &[("DOCKER_HOST", host)]);
             assert_eq!(run.code, Some(1), "{run:?}");
             assert!(!run.stderr.is_empty() && !format!("{run:?}").contains("ter2"), "{run:?}");

@@ -177,7 +177,7 @@ fn an_interrupted_run_takes_back_what_it_could_not_bring_up() {
     let (name, _held) = (world.name("docker.io"), silent(&world));
     let (code, said) = support::signalled(&world, &["cache-up", "docker.io"], "INT", &name);
     assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains(&format!("took back {name}:")), "{said}");
+    assert!(said.contains(&format!("Removed {name}, which this run created")), "{said}");
     let containers = cmd!(world.sh, "docker container ls --all --quiet --filter name={name}").quiet().read().unwrap();
     assert_eq!(containers, "");
 }
@@ -223,7 +223,7 @@ fn what_answered_once_is_not_taken_back_when_another_proxy_fails() {
     });
     assert_eq!(run.code, Some(1), "{run:?}");
     let (kept, taken) = (world.name("docker.io"), world.name("quay.io"));
-    assert!(run.stderr.contains(&format!("took back {taken}")), "{run:?}");
+    assert!(run.stderr.contains(&format!("Removed {taken}")), "{run:?}");
     assert_eq!(world.left(), [kept.clone(), kept]);
     world.upstream("stop");
     world.settings("");

@@ -117,7 +117,7 @@ fn healthy(app: &App, mirrors: &[Mirror]) -> Result<Vec<String>> {
         let answers = |mirror: &&Mirror| registry::answers(&address.with_port(mirror.port));
         return Ok(mirrors.iter().filter(answers).map(|mirror| mirror.host.clone()).collect());
     }
-    let observed = observe::look(&app.processes, &app.config, mirrors)?;
+    let observed = observe::look_at_health(&app.processes, &app.config, mirrors)?;
     let healthy = |mirror: &&Mirror| status::healthy(&app.config, mirror, &observed);
     Ok(mirrors.iter().filter(healthy).map(|mirror| mirror.host.clone()).collect())
 }

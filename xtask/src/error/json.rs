@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Error, Finding, USAGE};
+use crate::command::without_userinfo;
 
 /// What an error in the words of the command line is about.
 const COMMAND_LINE: &str = "command line";
@@ -42,9 +43,9 @@ impl Error {
 fn object(code: u8, findings: &[Finding]) -> Value {
     let one = |finding: &Finding| {
         json!({
-            "subject": finding.subject,
-            "problem": finding.problem,
-            "seen": finding.seen,
+            "subject": without_userinfo(&finding.subject),
+            "problem": without_userinfo(&finding.problem),
+            "seen": finding.seen.iter().map(|line| without_userinfo(line)).collect::<Vec<_>>(),
             "fix": finding.fix,
         })
     };

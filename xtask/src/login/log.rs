@@ -1,5 +1,7 @@
 //! What the log of a registry says of its credentials; pure.
 
+use crate::traffic::log::field;
+
 /// What a registry logs once it knows where to take its credentials to (2.6 to 3.1, `registry/proxy/proxyauth.go`).
 const DISCOVERED: &str = "Discovered token authentication URL";
 /// The name under which this tool asks a proxy to use its credentials, so that its log shows that it was asked.
@@ -25,13 +27,15 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn read(&mut self, line: &str) {
-        if let Some(instance) = field(line, "instance.id=")
+        if let Some(instance) = field(line, "instance.id")
             && self.instance.as_deref() != Some(instance)
         {
             *self = Self { instance: Some(instance.to_owned()), ..Self::default() };
         }
-        self.discovered |= line.contains(DISCOVERED);
-        self.listens |= crate::docker::upstream_answered(line);
+        // What a client says of itself (its user agent) is in the lines of requests alone.
+        let says = field(line, "msg").unwrap_or_default();
+        self.discovered |= says.starts_with(DISCOVERED);
+        self.listens |= says.starts_with("listening on ");
         // An answer that tells nothing (an upstream that was overloaded) is none: the next run asks again.
         self.verdict = verdict(line, self.discovered).or(self.verdict.take());
     }
@@ -43,13 +47,18 @@ impl Start {
 /// token, what the registry answers is all there is, and says nothing against the credentials. An upstream without such a
 /// service is asked plainly, and then `unauthorized: ` alone is a refusal (3.1.1).
 fn verdict(line: &str, has_tokens: bool) -> Option<Verdict> {
-    if !line.contains(CHECK) || !line.contains("msg=\"response completed") {
+    let completed = field(line, "msg").is_some_and(|says| says.starts_with("response completed"));
+    if !completed || field(line, "http.request.useragent") != Some(CHECK) {
         return None;
     }
-    let detail = quoted(line, "err.detail=").unwrap_or_default();
+    let detail = unescaped(field(line, "err.detail").unwrap_or_default());
     let failed = ["Head \"", "Get \"", "Post \""].iter().any(|verb| detail.starts_with(verb));
     let code = |code: &&str| if failed { detail.contains(&format!("\": {code}")) } else { detail.starts_with(code) };
     let refused = ["unauthorized: ", "denied: "].into_iter().find(|one| code(one) && (failed || !has_tokens));
+    // Said of a repository, by token services that know these credentials as well as by those that do not.
+    if failed && detail.contains(": denied: requested access to the resource is denied") {
+        return None;
+    }
     match refused.and_then(|code| Some((code, detail.split_once(code)?.1))) {
         Some((code, words)) => {
             let words = format!("{code}{}", words.lines().next().unwrap_or_default());
@@ -58,34 +67,26 @@ fn verdict(line: &str, has_tokens: bool) -> Option<Verdict> {
         // Out of reach, or overloaded.
         None if failed => None,
         None => {
-            let status = field(line, "http.response.status=");
+            let status = field(line, "http.response.status");
             (status == Some("404") || detail.contains("denied: ")).then_some(Verdict::Taken)
         }
     }
 }
 
-/// The value of a field, up to the next blank.
-fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    Some(line.split_once(name)?.1.split(' ').next()?.trim_matches('"'))
-}
-
-/// The value of a field in quotes, without its escapes.
-fn quoted(line: &str, name: &str) -> Option<String> {
-    let value = line.split_once(name)?.1;
-    let Some(value) = value.strip_prefix('"') else { return value.split(' ').next().map(str::to_owned) };
-    let (mut text, mut escaped) = (String::new(), false);
-    for c in value.chars() {
+/// A text in quotes without its escapes.
+fn unescaped(text: &str) -> String {
+    let (mut plain, mut escaped) = (String::new(), false);
+    for c in text.chars() {
         match (escaped, c) {
             (false, '\\') => escaped = true,
-            (false, '"') => return Some(text),
-            (true, 'n') => (text, escaped) = (text + "\n", false),
+            (true, 'n') => (plain, escaped) = (plain + "\n", false),
             (_, c) => {
-                text.push(c);
+                plain.push(c);
                 escaped = false;
             }
         }
     }
-    None
+    plain
 }
 
 /// Whether the answer to a plain request is a refusal. It names no token service, or that had been found, so it asks for
@@ -150,7 +151,14 @@ mod tests {
         let plainly = |status, detail| start(&[answer(status, detail)]).verdict;
         assert_eq!(plainly(500, "\"unauthorized: \""), Some(Verdict::Refused("unauthorized".to_owned())));
         assert_eq!(plainly(404, "sha256:00"), Some(Verdict::Taken));
-        // What somebody else is answered says nothing.
+        // A repository that does not exist, or that these credentials may not read.
+        let repository = format!("\"{head}denied: requested access to the resource is denied\"");
+        assert_eq!(of(500, &repository), None);
+        // What somebody else is answered says nothing, whatever that client says of itself.
+        let forged = format!("http.request.useragent=\"x {CHECK} instance.id=z\"");
+        let forged = answer(404, "sha256:00").replace(&format!("http.request.useragent={CHECK}"), &forged);
+        let after = start(&[discovers("a"), forged]);
+        assert_eq!((after.discovered, after.verdict), (true, None));
         assert_eq!(start(&[answer(404, "sha256:00").replace(CHECK, "containerd/1.6")]).verdict, None);
     }
 

@@ -37,17 +37,20 @@ pub(super) fn drift(
     let unfinished = observed.unfinished.contains(&mirror.host);
     let more = if unfinished { " (an earlier --adopt was interrupted before its cache was copied)" } else { "" };
     let problem = format!("{} was made by hand and differs: {}{more}", mirror.name, drift.join("; "));
-    let fix = format!(
-        "`cargo xtask cache-up --adopt {}` replaces it and keeps what it has cached; or say the same in cache.toml",
-        mirror.host
-    );
+    let fix = match container.kept_elsewhere() {
+        Some(_) => format!("{}, or say the same in cache.toml", rename(mirror)),
+        None => format!(
+            "`cargo xtask cache-up --adopt {}` replaces it and keeps what it has cached; or say the same in cache.toml",
+            mirror.host
+        ),
+    };
     Err(Finding::new(&mirror.host, problem, fix))
 }
 
 /// That a proxy may keep what it has cached where adoption does not look.
 pub(super) fn elsewhere(mirror: &Mirror, container: &Container, observed: &Observed) -> Option<Finding> {
     let own_layer = observed.own_layers.get(&mirror.host).map(String::as_str);
-    let place = container.other_root().or(container.other_mount()).or(own_layer)?;
+    let place = container.kept_elsewhere().or(own_layer)?;
     let problem = format!("{} may keep its cache in {place}, where --adopt does not look", mirror.name);
     Some(Finding::new(&mirror.host, problem, rename(mirror)))
 }

@@ -55,17 +55,24 @@ fn made_by_hand(
     cause: Crash,
     lines: Vec<String>,
 ) -> Decision {
-    const ADOPT: &str = "`cargo xtask cache-up --adopt` lets it serve what it has cached";
+    let never = wanted.config.offline == Offline::Never;
+    let adopt = if never {
+        "reach the upstream from here, or let `offline` be \"auto\" and adopt it, to serve what is cached"
+    } else {
+        "`cargo xtask cache-up --adopt` lets it serve what it has cached"
+    };
+    let cached = observed.cached.contains(&mirror.host);
     let (problem, fix) = match cause {
-        Crash::Unreachable(_) | Crash::Unusable(_) if wanted.adopt && wanted.config.offline != Offline::Never => {
+        Crash::Unusable(reason) if !cached => return Err(unusable(mirror, &reason)),
+        Crash::Unreachable(_) | Crash::Unusable(_) if wanted.adopt && !never => {
             let problem = if matches!(cause, Crash::Unreachable(_)) { "is out of reach" } else { "cannot be used" };
             return match by_hand::elsewhere(mirror, container, observed) {
                 Some(finding) => Err(finding),
                 None => Ok(Some((Action::Adopt(Mode::Offline), vec![format!("{} {problem}", mirror.upstream)]))),
             };
         }
-        Crash::Unreachable(_) => ("since its upstream is out of reach", ADOPT),
-        Crash::Unusable(_) => ("since its upstream cannot be used", ADOPT),
+        Crash::Unreachable(_) => ("since its upstream is out of reach", adopt),
+        Crash::Unusable(_) => ("since its upstream cannot be used", adopt),
         Crash::State => ("since its scheduler-state.json is damaged", "remove that file from its store"),
         Crash::Configuration => {
             ("since its configuration makes no sense to it", "correct the `docker run` that made it")

@@ -221,6 +221,26 @@ pub fn time(line: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(field(line, "time")?).ok()
 }
 
+/// The part of a log that the process which runs now has written. Its first lines may be older than the time at which its
+/// engine says that it started, and the lines of the process before it as young: each has an `instance.id` of its own.
+pub fn of_this_start<'a>(text: &'a str, started: &str) -> &'a str {
+    let instance = |line: &'a str| field(line, "instance.id");
+    let current = text.lines().rev().find_map(instance);
+    let started = humantime::parse_rfc3339(started).ok();
+    let is_first = |line: &'a str| match current {
+        Some(current) => instance(line) == Some(current),
+        None => time(line).is_some_and(|time| started.is_none_or(|started| time >= started)),
+    };
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if is_first(line.trim_end()) {
+            return &text[at..];
+        }
+        at += line.len();
+    }
+    ""
+}
+
 /// A field of a log line. A client chooses some of the values (its user agent), so what is in quotes is passed over whole.
 pub fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = line;
@@ -331,5 +351,24 @@ mod tests {
         assert_eq!(duration("1m2.5s"), Some(Duration::from_millis(62_500)));
         assert_eq!(duration("640µs"), Some(Duration::from_micros(640)));
         assert_eq!(duration("soon"), None);
+    }
+
+    #[test]
+    fn a_log_is_read_from_the_first_line_of_the_process_that_runs() {
+        let line = |at: &str, message: &str, instance: &str| {
+            format!(
+                "time=\"2026-11-24T04:26:{at}Z\" level=info msg=\"{message}\" instance.id={instance} service=registry\n"
+            )
+        };
+        let request = "time=\"2026-11-24T04:26:36Z\" level=info msg=\"response completed\" http.request.id=1\n";
+        let of = |text: &str| of_this_start(text, "2026-11-24T04:26:35.5Z").lines().count();
+        // The first line is older than the time of the start, as the engine has it.
+        let both =
+            [line("35.4", "x", "a"), line("35.45", "x", "b"), line("35.6", "y", "b"), request.to_owned()].concat();
+        assert_eq!(of(&both), 3);
+        // The beginning was rotated away.
+        assert_eq!(of(request), 1);
+        assert_eq!(of(&request.replace("26:36", "26:30")), 0);
+        assert_eq!(of(""), 0);
     }
 }

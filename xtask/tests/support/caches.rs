@@ -119,6 +119,7 @@ impl Caches {
             mirrors: &self.config.mirrors,
             tried: &Tried::default(),
             returns: true,
+            logins: true,
             adopt: false,
         };
         let observed = observe::observe(runner, &look).unwrap();

@@ -109,7 +109,7 @@ impl State {
             ["container", "ls", ..] if *cmd == docker::list() => self.list(),
             ["container", "ls", "--all", "--filter", filter, ..] => self.users(filter.strip_prefix("volume=").unwrap()),
             ["container", "inspect", ref names @ ..] => self.inspect(names),
-            ["container", "start", name] => self.start_command(name),
+            ["container", "start", name] => self.start_command(&self.by_id(name)),
             ["container", "restart", "-t", "0", name] => self.restart(name),
             ["container", "unpause", name] => self.unpause(name),
             ["container", "stop", "-t", "5", ref names @ ..] => self.each(names, Self::stop),
@@ -158,7 +158,7 @@ impl State {
                 self.copier(cmd, Ask::read(&words[2..]), false);
             }
             ["container", "rm", "--force", "--volumes", name] | ["container", "restart", "-t", "0", name] => {
-                let _ = self.stop(name);
+                let _ = self.stop(&self.by_id(name));
             }
             ["container", "rm", "--force", "--volumes", name, ..] => {
                 self.remove(&[name], true);
@@ -232,7 +232,8 @@ impl State {
     fn each(&mut self, names: &[&str], work: fn(&mut Self, &str) -> Result<(), String>) -> Output {
         let mut output = words::said("");
         for name in names {
-            match work(self, name) {
+            let own = self.by_id(name);
+            match work(self, &own) {
                 Ok(()) => output.stdout.extend(format!("{name}\n").bytes()),
                 Err(word) => {
                     output.code = Some(1);
@@ -241,6 +242,12 @@ impl State {
             }
         }
         output
+    }
+
+    /// The name of a container that is given by its name or by its identity.
+    pub fn by_id(&self, name: &str) -> String {
+        let found = self.containers.iter().find(|(_, container)| container.id == *name);
+        found.map_or_else(|| name.to_owned(), |(own, _)| own.clone())
     }
 
     fn remove(&mut self, names: &[&str], volumes: bool) -> Output {
@@ -252,9 +259,7 @@ impl State {
     }
 
     fn remove_one(&mut self, name: &str, volumes: bool) -> Result<(), String> {
-        let by_id = self.containers.iter().find(|(_, container)| container.id == *name).map(|(own, _)| own.clone());
-        let own = by_id.unwrap_or_else(|| name.to_owned());
-        let container = self.containers.remove(&own).ok_or_else(|| words::no_container(name))?;
+        let container = self.containers.remove(name).ok_or_else(|| words::no_container(name))?;
         let is_used = |volume: &str| self.containers.values().any(|other| other.store() == volume);
         let gone = container.ask.mounts.iter().filter(|mount| volumes && self.volumes[&mount.volume].anonymous);
         let gone: Vec<String> = gone.map(|mount| mount.volume.clone()).filter(|name| !is_used(name)).collect();

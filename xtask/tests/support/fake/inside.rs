@@ -236,16 +236,19 @@ impl State {
     /// A container that copies a store and stays: to the end, or until the engine ends it half-way.
     pub fn copier(&mut self, cmd: &Cmd, ask: Ask, all: bool) -> Output {
         let from = ask.volumes_from.clone().unwrap();
+        let name = ask.name.trim_end_matches("-adopting").to_owned();
+        let id = from;
+        let from = self.by_id(&id);
         let Some(source) = self.containers.get(&from) else { return words::run("", &words::no_container(&from)) };
         let store = source.store().to_owned();
         let (prefix, run) = (ask.labels[docker::LABEL_PREFIX].clone(), ask.labels[docker::LABEL_RUN].clone());
-        assert_eq!(*cmd, docker::copy_store(&mirror(&from, &ask.image, ""), &prefix, &run), "{}", cmd.shell());
-        let (name, mut ask) = (ask.name.clone(), ask);
+        assert_eq!(*cmd, docker::copy_store(&mirror(&name, &ask.image, ""), &id, &prefix, &run), "{}", cmd.shell());
+        let (volume, name, mut ask) = (name, ask.name.clone(), ask);
         ask.mounts.push(Mount { volume: store.clone(), at: STORE.to_owned(), label: None });
         if let Err(word) = self.create(ask) {
             return words::run("", &word);
         }
-        self.volumes[&store].copy_to(&self.volumes[&from], all);
+        self.volumes[&store].copy_to(&self.volumes[&volume], all);
         let time = self.time();
         let copier = self.containers.get_mut(&name).unwrap();
         copier.started = Some(time);
