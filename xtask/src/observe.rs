@@ -181,8 +181,12 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
     }
     match container.state.status.as_str() {
         "running" => {
-            detail.answers =
-                registry::answers(&registry::address(mirror, config.bind)) || answers_inside(runner, mirror)?;
+            let (answers, unusable) = together(
+                || registry::answers(&registry::address(mirror, config.bind)),
+                || unusable_while_it_runs(runner, container),
+            );
+            detail.answers = answers || answers_inside(runner, mirror)?;
+            detail.unusable = unusable?;
             let may_return = config.offline == Offline::Auto && container.mode() == Mode::Offline;
             // Whoever has just been waited for in vain is not back yet, and what this run turned offline stays that.
             let settled = [&look.tried.waited, &look.tried.offline].iter().any(|hosts| hosts.contains(&mirror.host));
@@ -192,13 +196,6 @@ fn detail(runner: &dyn Runner, look: &Look, mirror: &Mirror, container: &Contain
                     !detail.reachable
                 })?;
             }
-            detail.unusable = match container.mode() {
-                Mode::Offline => container.label(docker::LABEL_UNUSABLE).map(str::to_owned),
-                Mode::Proxy if is_of_tls(runner, container, upstream::refuses_plain_http)? => {
-                    Some(upstream::SPEAKS_TLS.to_owned())
-                }
-                Mode::Proxy => None,
-            };
             if detail.answers && look.logins && account.is_some() {
                 detail.login = Some(login::login(runner, mirror, container, config.bind, look.returns)?);
             }
@@ -228,6 +225,16 @@ pub fn own_layer(runner: &dyn Runner, mirror: &Mirror) -> Result<Option<String>>
     }
     let changes = output.checked(&cmd, "see what the engine says of it, then run this again")?;
     docker::stores_in_its_layer(&cmd, &changes.text())
+}
+
+/// Why the upstream of a registry that runs cannot be used: it was turned offline for that, or has started all the same.
+fn unusable_while_it_runs(runner: &dyn Runner, container: &Container) -> Result<Option<String>> {
+    Ok(match container.mode() {
+        Mode::Offline => container.label(docker::LABEL_UNUSABLE).map(str::to_owned),
+        Mode::Proxy => {
+            is_of_tls(runner, container, upstream::refuses_plain_http)?.then(|| upstream::SPEAKS_TLS.to_owned())
+        }
+    })
 }
 
 /// Why the upstream of a registry that ends as soon as it starts cannot be used, where it was reached.

@@ -8,9 +8,9 @@ use crate::host::Host;
 
 /// Upstreams that matter here are on the local network, or away.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The beginning of a TLS handshake that is cut short: a server of TLS answers it with an alert (RFC 8446, 5.1 and 6),
-/// one of HTTP with a refusal or not at all.
-const CUT_HELLO: [u8; 10] = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+/// The beginning of a TLS handshake that is cut short, and the end of a request: a server of TLS answers the first with an
+/// alert (RFC 8446, 5.1 and 6), one of HTTP the second with a refusal, so that neither keeps anybody waiting.
+const CUT_HELLO: &[u8] = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00\r\n\r\n";
 /// The types of a TLS record that may come back: an alert, a handshake.
 const RECORDS: [u8; 2] = [0x15, 0x16];
 
@@ -33,13 +33,14 @@ pub fn place(upstream: &str) -> Option<(Host, u16)> {
 /// Whether an upstream with `http://` in its address is a server of TLS, as far as this host can tell: one that is out of
 /// reach from here is not called that.
 ///
-/// A server of TLS that answers plain HTTP does so with status 400 (Go, nginx), for which a registry starts all the same.
+/// A server of TLS that answers plain HTTP does so with status 400 (Go, nginx), for which a registry starts all the same;
+/// one that serves both on one port does not.
 pub fn refuses_plain_http(upstream: &str) -> bool {
-    let Some(authority) = upstream.strip_prefix("http://") else { return false };
+    let Some(authority) = upstream.strip_prefix("http://").filter(|_| speaks_tls(upstream)) else { return false };
     let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None);
     let agent = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
     let status = agent.get(format!("http://{authority}/v2/")).call().map(|response| response.status().as_u16());
-    matches!(status, Ok(400)) && speaks_tls(upstream)
+    matches!(status, Ok(400))
 }
 
 /// Whether whoever listens at an `http://` address speaks TLS.
@@ -51,7 +52,7 @@ pub fn speaks_tls(upstream: &str) -> bool {
         let address = place.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(&CUT_HELLO)?;
+        stream.write_all(CUT_HELLO)?;
         let mut answer = [0; 2];
         stream.read_exact(&mut answer).map(|()| answer)
     };
@@ -65,12 +66,18 @@ mod tests {
 
     /// A server that gives every connection this answer, once it has been asked something.
     fn serve(answer: &'static [u8]) -> String {
+        serve_by(move |_| answer)
+    }
+
+    /// The same with an answer that depends on what it is asked.
+    fn serve_by(answer: impl Fn(&[u8]) -> &'static [u8] + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let _ = stream.read(&mut [0; 512]);
-                let _ = stream.write_all(answer);
+                let mut asked = [0; 512];
+                let count = stream.read(&mut asked).unwrap_or_default();
+                let _ = stream.write_all(answer(&asked[..count]));
             }
         });
         address
@@ -100,6 +107,13 @@ mod tests {
     #[test]
     fn a_bad_request_alone_is_no_sign_of_tls() {
         assert!(!refuses_plain_http(&serve(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")));
+        let both = |http: &'static [u8]| {
+            serve_by(move |asked| if asked.starts_with(b"GET ") { http } else { &[0x15, 3, 1, 0, 2, 2, 50] })
+        };
+        assert!(refuses_plain_http(&both(
+            b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+        )));
+        assert!(!refuses_plain_http(&both(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")));
         assert!(!refuses_plain_http("http://127.0.0.1:1"));
     }
 }
