@@ -182,7 +182,11 @@ fn obstacle(mirror: &Mirror, action: Action, observed: &Observed) -> Option<Find
     }
     let credentials = mirror.credentials.as_ref().filter(|_| makes == Some(Mode::Proxy))?;
     let problem = credentials.password.read().err()?;
-    Some(Finding::new(&mirror.host, problem, "put it there, or take `username` out of the mirror's table"))
+    Some(Finding::new(
+        &mirror.host,
+        problem,
+        "provide the password there, or take `username` out of the mirror's table",
+    ))
 }
 
 type Decision = Result<Option<(Action, Vec<String>)>, Finding>;

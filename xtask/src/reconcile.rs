@@ -273,7 +273,7 @@ impl Reconcile<'_> {
                     let hints = ["See '", "Run '", "Error: failed to start containers"];
                     seen.retain(|line| !hints.iter().any(|hint| line.starts_with(hint)));
                     let word = seen.pop().unwrap_or_else(|| format!("the engine's client ended with {status}"));
-                    let fix = "mend that, and run `cargo xtask cache-up` again (-v shows each command)";
+                    let fix = "remove that cause, then run `cargo xtask cache-up` again (-v shows each command)";
                     failures.push(Finding::new(host, word, fix).seen(seen));
                 }
                 Err(other) => return Err(other),
@@ -318,8 +318,9 @@ impl Reconcile<'_> {
         let Some(account) = mirror.credentials.as_ref().filter(|_| wish.with_credentials()) else {
             return self.go(&wish.run());
         };
-        let archive = credentials::archive(mirror, account)
-            .map_err(|problem| Error::Blocked(vec![Finding::new(&mirror.host, problem, "put it there")]))?;
+        let archive = credentials::archive(mirror, account).map_err(|problem| {
+            Error::Blocked(vec![Finding::new(&mirror.host, problem, "provide the password there")])
+        })?;
         self.go(&wish.create())?;
         self.go(&docker::put(&mirror.name, archive))?;
         self.go(&docker::start(&mirror.name))

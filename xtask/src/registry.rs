@@ -20,20 +20,21 @@ pub fn address(mirror: &Mirror, bind: Bind) -> String {
     }
 }
 
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build();
-    ureq::Agent::new_with_config(config)
+/// What asks over plain HTTP, never through a proxy server, and takes a status of failure for an error where that is said.
+pub(crate) fn agent(patience: Duration, failure_is_error: bool) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(patience)).proxy(None);
+    ureq::Agent::new_with_config(config.http_status_as_error(failure_is_error).build())
 }
 
 /// Whether a registry answers `/v2/` at an address, within two seconds.
 pub fn answers(address: &str) -> bool {
-    agent().get(format!("http://{address}/v2/")).call().is_ok_and(|response| response.status() == 200)
+    agent(PATIENCE, true).get(format!("http://{address}/v2/")).call().is_ok_and(|response| response.status() == 200)
 }
 
 /// The first repositories that a registry has anything of; none where it does not say so within two seconds. A proxy
 /// lists what is cached, and asks nobody.
 pub fn repositories(address: &str, count: usize) -> Vec<String> {
-    let body = agent().get(format!("http://{address}/v2/_catalog?n={count}")).call();
+    let body = agent(PATIENCE, true).get(format!("http://{address}/v2/_catalog?n={count}")).call();
     let text = body.ok().and_then(|mut response| response.body_mut().read_to_string().ok()).unwrap_or_default();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     serde_json::from_value(json["repositories"].clone()).unwrap_or_default()
@@ -46,15 +47,19 @@ pub fn no_blob(repository: &str) -> String {
 
 /// Asks a registry for a blob that does not exist, under a name that its log will show. Its log has the answer, too.
 pub fn ask_for_no_blob(address: &str, repository: &str, user_agent: &str) {
-    let config = ureq::Agent::config_builder().timeout_global(Some(UPSTREAM_PATIENCE)).proxy(None);
-    let agent = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
     let url = format!("http://{address}{}", no_blob(repository));
-    let _ = agent.get(url).header("User-Agent", user_agent).call();
+    let _ = agent(UPSTREAM_PATIENCE, false).get(url).header("User-Agent", user_agent).call();
 }
 
 /// What `/debug/vars` of a registry says; `None` when it does not answer with JSON within two seconds.
 pub fn debug_vars(address: &str) -> Option<serde_json::Value> {
-    let text = agent().get(format!("http://{address}/debug/vars")).call().ok()?.body_mut().read_to_string().ok()?;
+    let text = agent(PATIENCE, true)
+        .get(format!("http://{address}/debug/vars"))
+        .call()
+        .ok()?
+        .body_mut()
+        .read_to_string()
+        .ok()?;
     serde_json::from_str(&text).ok()
 }
 

@@ -10,7 +10,6 @@ use crate::container::Container;
 use crate::docker::{self, LABEL_IMAGE, LABEL_PREFIX, Mode};
 use crate::error::{Error, Finding, Result};
 use crate::exec::Runner;
-use crate::login::Login;
 use crate::observe::{self, each};
 use crate::plan::{self, Observed, differs};
 use crate::traffic::log::{self, Log};
@@ -45,8 +44,7 @@ pub fn rows(app: &App, mirrors: &[Mirror], observed: &Observed) -> Vec<Value> {
 pub fn healthy(config: &Config, mirror: &Mirror, observed: &Observed) -> bool {
     let container = observed.containers.get(&mirror.name);
     observed.answering.contains(&mirror.host)
-        && matches!(observed.logins.get(&mirror.host), None | Some(Login::Used))
-        && !observed.unusable.contains_key(&mirror.host)
+        && plan::flaw(mirror, observed).is_none()
         && container.is_some_and(|container| {
             observe::is_ours(config, mirror, container, &observed.listen)
                 && differs(mirror, container, observed).is_empty()

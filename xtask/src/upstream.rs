@@ -5,6 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::host::Host;
+use crate::registry;
 
 /// Upstreams that matter here are on the local network, or away.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -37,26 +38,28 @@ pub fn place(upstream: &str) -> Option<(Host, u16)> {
 /// one that serves both on one port does not.
 pub fn refuses_plain_http(upstream: &str) -> bool {
     let Some(authority) = upstream.strip_prefix("http://").filter(|_| speaks_tls(upstream)) else { return false };
-    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None);
-    let agent = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
-    let status = agent.get(format!("http://{authority}/v2/")).call().map(|response| response.status().as_u16());
+    let status = registry::agent(PATIENCE, false)
+        .get(format!("http://{authority}/v2/"))
+        .call()
+        .map(|response| response.status().as_u16());
     matches!(status, Ok(400))
 }
 
 /// Whether whoever listens at an `http://` address speaks TLS.
 pub fn speaks_tls(upstream: &str) -> bool {
-    let Some(authority) = upstream.strip_prefix("http://") else { return false };
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let place = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    let ask = |place: &str| -> std::io::Result<[u8; 2]> {
-        let address = place.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+    let Some((host, port)) = place(upstream).filter(|_| upstream.starts_with("http://")) else { return false };
+    let ask = || -> std::io::Result<[u8; 2]> {
+        let address = match host {
+            Host::Address(address) => (address, port).into(),
+            Host::Name(name) => (name, port).to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?,
+        };
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(CUT_HELLO)?;
         let mut answer = [0; 2];
         stream.read_exact(&mut answer).map(|()| answer)
     };
-    ask(&place).is_ok_and(|[record, major]| RECORDS.contains(&record) && major == 3)
+    ask().is_ok_and(|[record, major]| RECORDS.contains(&record) && major == 3)
 }
 
 #[cfg(test)]

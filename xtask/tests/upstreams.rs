@@ -19,6 +19,17 @@ fn settings(world: &World, upstream: &str) {
     std::fs::write(world.config(), text).unwrap();
 }
 
+/// A proxy that has cached an image, and that image.
+fn cached(name: &str) -> (World, Image) {
+    let world = World::new(name);
+    let image = Image::push(world.upstream_port, "library/one");
+    settings(&world, &world.upstream_url());
+    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
+    image.pull(world.ports[0]).unwrap();
+    support::settled(&world, "docker.io");
+    (world, image)
+}
+
 /// Answers every request with one status and header.
 fn serve(answer: &'static str) -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -88,12 +99,7 @@ fn an_upstream_that_is_wrong_is_an_error_with_its_cause_and_leaves_nothing() {
 
 #[test]
 fn what_is_cached_is_served_although_the_upstream_is_wrong_and_is_not_called_healthy() {
-    let world = World::new("cached");
-    let image = Image::push(world.upstream_port, "library/one");
-    settings(&world, &world.upstream_url());
-    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
-    image.pull(world.ports[0]).unwrap();
-    support::settled(&world, "docker.io");
+    let (world, image) = cached("cached");
     let wrong = world.upstream_url().replace("http://", "https://");
     settings(&world, &wrong);
     for _ in 0..2 {
@@ -114,12 +120,7 @@ fn what_is_cached_is_served_although_the_upstream_is_wrong_and_is_not_called_hea
 
 #[test]
 fn an_upstream_that_redirects_to_a_host_out_of_reach_is_out_of_reach() {
-    let world = World::new("portal");
-    let image = Image::push(world.upstream_port, "library/one");
-    settings(&world, &world.upstream_url());
-    assert_eq!(world.xtask(&["cache-up", "docker.io"]).code, Some(0));
-    image.pull(world.ports[0]).unwrap();
-    support::settled(&world, "docker.io");
+    let (world, image) = cached("portal");
     settings(
         &world,
         &format!("http://{}:{}", world.gateway, serve("302 Found\r\nLocation: http://127.0.0.1:9/portal")),
